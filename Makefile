@@ -1,0 +1,41 @@
+# `make demo` and `make test` do all their own set-up; a second run re-uses it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TOOLS := contracts/node_modules/.package-lock.json
+
+.PHONY: setup demo test lint soak clean docs
+
+setup: $(STAMP) $(TOOLS)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# anvil, the Solidity compiler, OpenZeppelin and forge, from npm packages alone
+$(TOOLS): contracts/package.json contracts/package-lock.json $(STAMP)
+	$(BIN)/python -m p2pos.devnet.tools npm ci --ignore-scripts --no-audit --no-fund --silent --prefix contracts
+	touch $@
+
+demo: setup
+	$(BIN)/python scripts/demo.py
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -m 'not soak' $(ARGS)
+
+soak: setup
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
+docs: setup
+	$(BIN)/python scripts/make_docs.py
+
+clean:
+	rm -rf $(VENV) contracts/node_modules contracts/out contracts/cache .mypy_cache .pytest_cache .ruff_cache
+	rm -f demo-summary.json

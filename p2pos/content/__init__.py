@@ -1,0 +1,1 @@
+"""Bytes named by their hash. May import `wire`, `config`, `types`, `errors`. Start reading at `cid`."""

@@ -1,0 +1,204 @@
+"""The messages of `/p2pos/stage/1.0.0`, `/p2pos/status/1.0.0` and `/p2pos/content/1.0.0`.
+
+Each is a frozen struct. Bounds stand in the types, and the decoder enforces them before a line of ours sees
+the message. A message that carries a tensor or a block has it as the frame's payload, outside msgpack.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta, Struct
+
+STAGE_PROTOCOL = "/p2pos/stage/1.0.0"
+STATUS_PROTOCOL = "/p2pos/status/1.0.0"
+CONTENT_PROTOCOL = "/p2pos/content/1.0.0"
+
+MAX_CONTEXT = 1 << 20
+"""Tokens. The longest context that any published model claims today is one million."""
+MAX_STAGES = 256
+"""More stages than the deepest published model has layers would be useless."""
+MAX_ANNOUNCEMENTS = 512
+"""Announcements in one status answer; 512 × ≤ 2 KiB stays under a frame."""
+
+MAX_INT = (1 << 63) - 1
+"""The largest integer that every msgpack reader takes as signed."""
+
+Session: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Peer: TypeAlias = Annotated[str, Meta(min_length=8, max_length=128)]
+Multiaddr: TypeAlias = Annotated[str, Meta(min_length=1, max_length=512)]
+Position: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_CONTEXT)]
+Layer: TypeAlias = Annotated[int, Meta(ge=0, le=4096)]
+Token: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 31)]
+TokenList: TypeAlias = Annotated[list[Token], Meta(max_length=MAX_CONTEXT)]
+CidText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
+Line: TypeAlias = Annotated[str, Meta(max_length=1000)]
+
+
+class Message(Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """The base of all messages: on the wire an array whose first element is the type's name."""
+
+
+class StageRef(Struct, frozen=True, array_like=True):
+    """One stage of a route: a peer, where to dial it, and the layers `start … end-1` it is to run."""
+
+    peer: Peer
+    addresses: Annotated[list[Multiaddr], Meta(max_length=16)]
+    start: Layer
+    end: Layer
+
+
+class Sampling(Struct, frozen=True, array_like=True):
+    """How the tail chooses a token. The defaults are greedy."""
+
+    temperature: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.0
+    """0 is greedy."""
+    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    """Smallest set of tokens whose probabilities reach this sum; 1 keeps all."""
+    top_k: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
+    """Most likely tokens kept; 0 keeps all."""
+    repetition_penalty: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.0
+    """Divides the logits of tokens that were seen (CTRL, arXiv:1909.05858 §4.1); 1 is off."""
+    seed: Annotated[int, Meta(ge=0, le=MAX_INT)] = 0
+    """With the position it fixes the random draw, so that any stage can take the session over."""
+
+
+class Open(Message, frozen=True):
+    """Owner → every stage: hold a place for this session. Answered by `Ack` at position 0 or `Fault`."""
+
+    session: Session
+    model: CidText
+    owner: Peer
+    stages: Annotated[list[StageRef], Meta(min_length=1, max_length=MAX_STAGES)]
+    index: Annotated[int, Meta(ge=0, lt=MAX_STAGES)]
+    """Which of `stages` the receiver is."""
+    prompt_length: Annotated[int, Meta(ge=1, le=MAX_CONTEXT)]
+    """The tail samples from here on."""
+    max_tokens: Annotated[int, Meta(ge=1, le=MAX_CONTEXT)]
+    eos: Annotated[list[Token], Meta(max_length=64)]
+    sampling: Sampling
+    history: TokenList
+    """The prompt, for the tail alone and only where the repetition penalty needs it; else empty."""
+
+
+class Tokens(Message, frozen=True):
+    """Owner → head: the prompt, at position 0. Tail → head and owner: the tokens sampled for `position` on."""
+
+    session: Session
+    position: Position
+    tokens: Annotated[list[Token], Meta(min_length=1, max_length=MAX_CONTEXT)]
+    finish: Literal["", "stop", "length"] = ""
+    """Why the tail ended here: an end-of-sequence token or `max_tokens`; "" where it goes on."""
+
+
+class TensorHeader(Struct, frozen=True, array_like=True):
+    """What the payload's raw little-endian bytes are: row-major, of this shape and dtype."""
+
+    dtype: Literal["bf16", "f32", "f16"]
+    shape: Annotated[list[Annotated[int, Meta(ge=1, le=1 << 24)]], Meta(min_length=1, max_length=4)]
+
+
+class Step(Message, frozen=True):
+    """Stage → next stage: hidden states of positions `position … position+rows-1`; the payload holds them."""
+
+    session: Session
+    position: Position
+    tensor: TensorHeader
+    """Shape (rows, hidden size)."""
+
+
+class Ack(Message, frozen=True):
+    """Stage → upstream neighbour (and owner, for `Open`): all positions before `position` are in my cache."""
+
+    session: Session
+    position: Position
+
+
+class Close(Message, frozen=True):
+    """Owner → every stage: the session is over, free its cache."""
+
+    session: Session
+    reason: Line = ""
+
+
+class Fault(Message, frozen=True):
+    """Stage → owner: this session can't go on here."""
+
+    session: Session
+    code: Literal[
+        "busy", "unknown_session", "bad_request", "wrong_model", "next_stage", "deadline", "internal"
+    ]
+    text: Line
+
+
+StageMessage: TypeAlias = Open | Tokens | Step | Ack | Close | Fault
+
+
+class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a node says of itself. Signed as encoded; `sequence` grows, so that an old one is never believed again."""
+
+    peer: Peer
+    addresses: Annotated[list[Multiaddr], Meta(max_length=16)]
+    sequence: Annotated[int, Meta(ge=0, le=MAX_INT)]
+    """Milliseconds since the epoch at the time of signing."""
+    expires: Annotated[int, Meta(ge=0, le=MAX_INT)]
+    """Milliseconds since the epoch."""
+    model: CidText
+    model_name: Annotated[str, Meta(max_length=200)]
+    layers: Annotated[int, Meta(ge=1, le=4096)]
+    """How many the whole model has."""
+    start: Layer
+    end: Layer
+    dtype: Literal["bf16", "f32", "f16"]
+    tokens_per_s: Annotated[float, Meta(ge=0.0)]
+    """Tokens that left this stage in the last ten seconds, per second."""
+    sessions: Annotated[int, Meta(ge=0)]
+    cached_tokens: Annotated[int, Meta(ge=0)]
+    """Positions held in this stage's KV caches."""
+    resident_bytes: Annotated[int, Meta(ge=0)]
+    """Resident memory of the process."""
+    weight_bytes: Annotated[int, Meta(ge=0)]
+    """Bytes of weights that the process read from disk."""
+    goodbye: bool = False
+    """The last one of a node that leaves."""
+
+
+class Signed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """An announcement as its bytes, with the signature that its peer's key made over them."""
+
+    body: Annotated[bytes, Meta(max_length=2048)]
+    public_key: Annotated[bytes, Meta(max_length=512)]
+    """libp2p's protobuf encoding of the key; its hash must be the peer id."""
+    signature: Annotated[bytes, Meta(max_length=512)]
+
+
+class StatusRequest(Message, frozen=True):
+    """Peer → node: tell me whom you know. Carries the asker's own announcement where it serves layers."""
+
+    mine: Signed | None = None
+
+
+class StatusAnswer(Message, frozen=True):
+    """Node → peer: every announcement it believes, its own first."""
+
+    known: Annotated[list[Signed], Meta(max_length=MAX_ANNOUNCEMENTS)]
+
+
+StatusMessage: TypeAlias = StatusRequest | StatusAnswer
+
+
+class Want(Message, frozen=True):
+    """Peer → node: send me the block with this CID."""
+
+    cid: CidText
+
+
+class Block(Message, frozen=True):
+    """Node → peer: the block is the payload. `found` is false, and the payload empty, where it hasn't got it."""
+
+    cid: CidText
+    found: bool
+
+
+ContentMessage: TypeAlias = Want | Block
+
+WireMessage: TypeAlias = StageMessage | StatusMessage | ContentMessage
+"""Every message that can stand at the head of a frame."""

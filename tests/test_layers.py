@@ -1,0 +1,139 @@
+"""Imports point down, packages on one floor do not import each other, and some libraries have one importer."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "p2pos"
+
+MAY_IMPORT = {
+    # package or module: what of p2pos it may import, besides itself
+    "errors": set(),
+    "types": {"errors"},
+    "config": {"errors", "types"},
+    "log": set(),
+    "models": set(),
+    "wire": {"errors", "types"},
+    "content": {"errors", "types", "wire", "config"},
+    "shard": {"errors", "types", "wire", "config", "content", "models", "log"},
+    "ledger": {"errors", "types", "wire", "config", "content", "log"},
+    # `assets` may use the ledger's pure types
+    "assets": {"errors", "types", "wire", "config", "content", "log", "ledger.typed_data", "ledger.intents"},
+    "node": {"errors", "types", "wire", "config", "content", "shard", "ledger", "assets", "models", "log"},
+    "devnet": {"errors", "types", "config", "content", "ledger", "assets", "log", "node", "shard", "wire", "models"},
+    "cli": {
+        "errors", "types", "config", "wire", "content", "shard", "ledger", "assets", "node", "devnet", "models", "log",
+    },
+    "__main__": {"cli"},
+}  # fmt: skip
+
+SOLE_IMPORTER = {
+    # library: the files that may import it
+    "libp2p": "node/",
+    "msgspec": "wire/",
+    "web3": "ledger/chain.py",
+}
+
+PURE = ("wire", "shard/routing.py", "shard/session.py", "ledger/typed_data.py", "ledger/intents.py")
+IMPURE_LIBRARIES = {
+    "trio",
+    "socket",
+    "torch",
+    "web3",
+    "libp2p",
+    "httpx",
+    "time",
+    "threading",
+    "subprocess",
+    "sqlite3",
+}
+
+
+def sources() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def place(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    """A file imports only what its package may."""
+    here = place(path)
+    if here == "__init__":
+        return
+    allowed = MAY_IMPORT[here]
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "p2pos" or len(parts) == 1 or name == "p2pos.__version__":
+            continue
+        target = parts[1]
+        assert (
+            target == here
+            or target in allowed
+            or any(
+                name.startswith(f"p2pos.{entry}") or f"p2pos.{entry}".startswith(name)
+                for entry in allowed
+                if "." in entry
+            )
+        ), f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("library", SOLE_IMPORTER)
+def test_sole_importer(library: str) -> None:
+    """A library that is wrapped is imported by its wrapper alone."""
+    found = {
+        str(path.relative_to(ROOT))
+        for path in sources()
+        if any(name == library or name.startswith(library + ".") for name in imports(path))
+    }
+    assert found, f"nobody imports {library}"
+    assert {file for file in found if not file.startswith(SOLE_IMPORTER[library])} == set()
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_pure_cores_touch_no_world(path: Path) -> None:
+    """A pure machine imports no sockets, no clock, no torch, no chain."""
+    relative = str(path.relative_to(ROOT))
+    if not relative.startswith(PURE):
+        return
+    assert IMPURE_LIBRARIES.isdisjoint(name.split(".")[0] for name in imports(path))
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_assert_guards_the_package(path: Path) -> None:
+    """Asserts vanish under -O, so the package has none."""
+    assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text())))
+
+
+def test_no_import_cycles() -> None:
+    """The modules form no cycle."""
+    graph: dict[str, set[str]] = {}
+    names = {".".join(("p2pos", *path.relative_to(ROOT).with_suffix("").parts)): path for path in sources()}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    for name, path in names.items():
+        graph[name] = {found for found in imports(path) if found in names and found != name}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " → ".join((*trail, name))
+        if name not in done:
+            for target in graph[name]:
+                visit(target, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
