@@ -72,9 +72,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - fixed by the library
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources, strongest first."""
-        home = (
-            init_settings().get("home") or env_settings().get("home") or platformdirs.user_data_dir("p2pos")
-        )
+        home = init_settings().get("home") or env_settings().get("home") or platformdirs.user_data_dir("p2pos")
         toml = TomlConfigSettingsSource(settings_cls, toml_file=Path(home) / FILE_NAME)
         return init_settings, env_settings, toml
 

@@ -123,9 +123,7 @@ class Fault(Message, frozen=True):
     """Stage → owner: this session can't go on here."""
 
     session: Session
-    code: Literal[
-        "busy", "unknown_session", "bad_request", "wrong_model", "next_stage", "deadline", "internal"
-    ]
+    code: Literal["busy", "unknown_session", "bad_request", "wrong_model", "next_stage", "deadline", "internal"]
     text: Line
 
 
