@@ -1,0 +1,1 @@
+"""Figures, measured. `python -m bench NAME --json` prints one JSON object; a module per bench, `harness` beneath."""

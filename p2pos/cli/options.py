@@ -1,0 +1,67 @@
+"""Options that many commands share, and how a command gets its settings."""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+from p2pos.config import Settings
+from p2pos.errors import UserError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Give a command `--home` and a flag for each named setting, and call it with `settings` as first argument.
+
+    Args:
+        names: of `rpc_url`, `contract`, `relayer_url`, `bootstrap`, `model`, `passphrase_file`.
+
+    """
+    flags: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+        "rpc_url": click.option("--rpc-url", help="The chain's JSON-RPC end point."),
+        "contract": click.option("--contract", help="Address of the assets contract."),
+        "relayer_url": click.option("--relayer-url", help="HTTP end point of a relayer."),
+        "bootstrap": click.option("--bootstrap", multiple=True, help="Multiaddress of a peer to join through."),
+        "model": click.option("--model", help="A model directory. Default: the one that ships with p2pos."),
+        "passphrase_file": click.option(
+            "--passphrase-file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="A file (mode 0600) whose first line is the passphrase. Default: asked for.",
+        ),
+    }
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        @functools.wraps(command)
+        def wrapper(*args: Any, home: Path | None, **kwargs: Any) -> R:
+            context = click.get_current_context().find_root().obj
+            given = {name: kwargs.pop(name) or None for name in names}
+            settings: Settings = context.settings(**given) if home is None else _at(home, context, given)
+            return command(settings, *args, **kwargs)
+
+        for name in reversed(names):
+            wrapper = flags[name](wrapper)
+        option = click.option(
+            "--home", type=click.Path(path_type=Path, file_okay=False), help="Where state lives (P2POS_HOME)."
+        )
+        return option(wrapper)
+
+    return decorate
+
+
+def _at(home: Path, context: Any, given: dict[str, Any]) -> Settings:
+    if context.home is not None and context.home != home:
+        raise UserError(f"--home is given twice: {context.home} and {home}")
+    settings: Settings = type(context)(home, context.log_level, context.log_json).settings(**given)
+    return settings
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
