@@ -14,9 +14,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# anvil, the Solidity compiler, OpenZeppelin and forge, from npm packages alone
+# anvil, the Solidity compiler, OpenZeppelin and forge, from npm packages alone. `install --no-save` takes the
+# lock file's versions and digests; `ci` would refuse it, because it lacks the binaries of other platforms.
 $(TOOLS): contracts/package.json contracts/package-lock.json $(STAMP)
-	$(BIN)/python -m p2pos.devnet.tools npm ci --ignore-scripts --no-audit --no-fund --silent --prefix contracts
+	$(BIN)/python -m p2pos.devnet.tools npm install --no-save --ignore-scripts --no-audit --no-fund --silent --prefix contracts
 	touch $@
 
 demo: setup
