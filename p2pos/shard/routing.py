@@ -1,0 +1,59 @@
+"""Which nodes a session passes through: whole spans that join, as few as can be, the least busy first. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from p2pos.errors import UnavailableError
+from p2pos.wire.messages import Announcement, StageRef
+
+
+def route(announcements: Iterable[Announcement], model: str, *, avoid: frozenset[str] = frozenset()) -> list[StageRef]:
+    """A chain of nodes whose spans join from layer 0 to the model's last.
+
+    Args:
+        announcements: of nodes believed to be there; those of other models are passed over.
+        model: the model's id.
+        avoid: peers not to use.
+
+    Returns:
+        The stages, head first. Fewest hops win, then fewest sessions, then peer ids in order, so that the choice
+        is the same wherever it is made.
+
+    Raises:
+        UnavailableError: some layer is served by nobody; it says which.
+
+    """
+    mine = [each for each in announcements if each.model == model and each.peer not in avoid and not each.goodbye]
+    if not mine:
+        raise UnavailableError(f"nobody serves the model {model}", hint="see `p2pos swarm status`", model=model)
+    layers = max(each.layers for each in mine)
+    starting: dict[int, list[Announcement]] = defaultdict(list)
+    for each in mine:
+        if each.start < each.end <= layers:
+            starting[each.start].append(each)
+    # shortest path from the last layer back to 0; the cost of a stage is one hop, then its sessions
+    best: dict[int, tuple[tuple[int, int, tuple[str, ...]], list[Announcement]]] = {layers: ((0, 0, ()), [])}
+    for start in sorted(starting, reverse=True):
+        options = []
+        for each in starting[start]:
+            if each.end in best:
+                (hops, sessions, peers), rest = best[each.end]
+                if each.peer not in peers:
+                    options.append(((hops + 1, sessions + each.sessions, (each.peer, *peers)), [each, *rest]))
+        if options:
+            best[start] = min(options, key=lambda option: option[0])
+    if 0 not in best:
+        raise UnavailableError(
+            f"no chain of nodes covers layers 0:{layers}: {_gap(mine, layers)}",
+            hint="see `p2pos swarm status`",
+            model=model,
+        )
+    return [StageRef(each.peer, list(each.addresses), each.start, each.end) for each in best[0][1]]
+
+
+def _gap(announcements: list[Announcement], layers: int) -> str:
+    covered = {layer for each in announcements for layer in range(each.start, each.end)}
+    missing = [layer for layer in range(layers) if layer not in covered]
+    if missing:
+        return f"nobody serves layer{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
+    return "their spans overlap but do not join end to end"

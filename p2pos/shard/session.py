@@ -1,0 +1,476 @@
+"""A session as two machines: its owner, who knows all tokens, and one stage, which knows its neighbours. Pure.
+
+```
+owner ── Open ──▶ every stage                 each answers Ack(0) or Fault
+owner ── Tokens(0, prompt) ──▶ head ── Step ──▶ … ── Step ──▶ tail
+tail  ── Tokens(position, [token]) ──▶ head and owner, until the tail says why it finished
+owner ── Close ──▶ every stage
+```
+
+A machine takes messages and the time and returns effects; a shell performs them. Every rule about who may say what, and
+when, is here. A peer that breaks one gets a PeerError, which ends its session and no other.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from p2pos.errors import InternalError, P2posError, PeerError, UnavailableError, UserError
+from p2pos.types import PeerId, SessionId
+from p2pos.wire.messages import Ack, Close, Fault, Open, Sampling, StageMessage, StageRef, Step, TensorHeader, Tokens
+
+CHUNK = 512
+"""Tokens of a prompt that pass through a stage at once: beyond this a CPU's or GPU's arithmetic is busy anyway."""
+WINDOW = 4
+"""Chunks that may be with the next stage unacknowledged: enough to keep it busy over a wide-area round trip."""
+MAX_QUEUED = 2 * WINDOW
+"""Chunks that may wait here; an upstream neighbour that sends more has broken the window."""
+OPEN_DEADLINE_S = 15.0
+"""For every stage to answer `Open`: a dial (≤ 10 s) and a message."""
+FIRST_DEADLINE_S = 300.0
+"""For the first token: the longest prompts take minutes on a CPU."""
+NEXT_DEADLINE_S = 30.0
+"""For each further token."""
+IDLE_S = 330.0
+"""A stage frees a session that nobody has spoken of for this long: longer than any wait of its owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Give this to a peer."""
+
+    peer: PeerId
+    addresses: tuple[str, ...]
+    message: StageMessage
+    payload: bytes | memoryview = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Pass these through the span: token ids at the head, elsewhere a header and bytes."""
+
+    position: int
+    rows: int
+    tokens: tuple[int, ...] = ()
+    header: TensorHeader | None = None
+    payload: bytes | memoryview = b""
+    sample: bool = False
+    """At the tail: choose a token after the last row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The session is over here: free its cache."""
+
+
+StageEffect: TypeAlias = Send | Run | Release
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What came of a `Run`: hidden states to pass on, or at the tail a token where one was asked for."""
+
+    position: int
+    rows: int
+    header: TensorHeader | None = None
+    payload: bytes | memoryview = b""
+    token: int | None = None
+
+
+class StageSession:
+    """One session at one stage.
+
+    Args:
+        order: the owner's `Open`.
+        me: this stage's peer id.
+        sender: who sent the `Open`.
+        now_s: the time, in seconds of any steady clock.
+
+    Raises:
+        PeerError: the order contradicts itself, or isn't for this peer or from its owner.
+
+    """
+
+    def __init__(self, order: Open, *, me: PeerId, sender: PeerId, now_s: float) -> None:
+        if order.owner != sender:
+            raise PeerError(sender, f"opened a session for {order.owner}")
+        if order.index >= len(order.stages) or order.stages[order.index].peer != me:
+            raise PeerError(sender, "opened a session at a stage that is not this peer")
+        if any(left.end != right.start for left, right in zip(order.stages, order.stages[1:], strict=False)):
+            raise PeerError(sender, "opened a session over layers that do not join")
+        self.order = order
+        self.session = SessionId(order.session)
+        self.owner = PeerId(order.owner)
+        self._me = me
+        self._head, self._tail = order.stages[0], order.stages[-1]
+        self.is_head = order.index == 0
+        self.is_tail = order.index == len(order.stages) - 1
+        self._upstream = None if self.is_head else PeerId(order.stages[order.index - 1].peer)
+        self._downstream = None if self.is_tail else order.stages[order.index + 1]
+        self._received = 0  # positions that were given to us
+        self._computed = 0  # positions that are in our cache
+        self._acked = 0  # positions that the next stage has in its cache
+        self._in_flight: deque[int] = deque()  # ends of chunks sent on and not acknowledged
+        self._queue: deque[Run] = deque()
+        self._running = False
+        self._generated = 0
+        self.seen = list(order.history)
+        """Prompt and sampled tokens, for the repetition penalty; kept only where it is on."""
+        self._spoken_s = now_s
+        self.over = False
+
+    @property
+    def neighbours(self) -> frozenset[PeerId]:
+        """The peers without which this session can't go on here."""
+        peers = {self._head.peer, self._tail.peer} if self.is_head or self.is_tail else set()
+        peers |= {self._upstream} if self._upstream else set()
+        peers |= {self._downstream.peer} if self._downstream else set()
+        return frozenset(PeerId(peer) for peer in peers if peer != self._me)
+
+    def expired(self, now_s: float) -> bool:
+        """Whether nobody has spoken of it for `IDLE_S`."""
+        return now_s - self._spoken_s >= IDLE_S
+
+    def start(self) -> list[StageEffect]:
+        """The answer to the owner's `Open`."""
+        return [Send(self.owner, (), Ack(self.session, 0))]
+
+    def on_message(
+        self, sender: PeerId, message: StageMessage, payload: bytes | memoryview, now_s: float
+    ) -> list[StageEffect]:
+        """Take a message that names this session. Raises PeerError where the sender may not say it, or not now."""
+        self._spoken_s = now_s
+        if self.over:
+            return []
+        match message:
+            case Tokens():
+                return self._on_tokens(sender, message)
+            case Step():
+                return self._on_step(sender, message, payload)
+            case Ack():
+                return self._on_ack(sender, message)
+            case Close():
+                if sender != self.owner:
+                    raise PeerError(sender, "closed a session that it does not own")
+                return self._end()
+            case _:
+                raise PeerError(sender, f"sent {type(message).__name__} to a stage")
+
+    def on_computed(self, result: Computed, now_s: float) -> list[StageEffect]:
+        """Take what came of the last `Run`. Raises InternalError where it isn't the one that was asked for."""
+        self._spoken_s = now_s
+        self._running = False
+        if self.over:
+            return []
+        if result.position != self._computed:
+            raise InternalError(f"computed position {result.position} where {self._computed} was next")
+        self._computed += result.rows
+        effects: list[StageEffect] = []
+        if self._upstream is not None:
+            effects.append(Send(self._upstream, (), Ack(self.session, self._computed)))
+        if self._downstream is not None:
+            if result.header is None:
+                raise InternalError("a stage that is not the tail must pass hidden states on")
+            step = Step(self.session, result.position, result.header)
+            self._in_flight.append(self._computed)
+            effects.append(Send(PeerId(self._downstream.peer), tuple(self._downstream.addresses), step, result.payload))
+        elif result.token is not None:
+            effects += self._sampled(result.token)
+        return effects if self.over else effects + self._next()
+
+    def fail(self, code: str, text: str) -> list[StageEffect]:
+        """End the session here and tell the owner why."""
+        if self.over:
+            return []
+        fault = Fault(self.session, code, text[:1000])  # type: ignore[arg-type]  # callers pass Fault's literals
+        return [Send(self.owner, (), fault), *self._end()]
+
+    def drop(self) -> list[StageEffect]:
+        """End the session without a word: its owner is gone."""
+        return self._end()
+
+    def _on_tokens(self, sender: PeerId, message: Tokens) -> list[StageEffect]:
+        if not self.is_head:
+            raise PeerError(sender, "sent tokens to a stage that is not the head")
+        if message.position == 0:
+            if sender != self.owner or self._received:
+                raise PeerError(sender, "sent a prompt that was not due")
+            if len(message.tokens) != self.order.prompt_length:
+                raise PeerError(sender, f"sent {len(message.tokens)} tokens of a prompt of {self.order.prompt_length}")
+        elif sender != self._tail.peer or len(message.tokens) != 1:
+            raise PeerError(sender, "sent a token that is not its to send")
+        return self._accept_tokens(sender, message)
+
+    def _accept_tokens(self, sender: PeerId, message: Tokens) -> list[StageEffect]:
+        if message.position != self._received:
+            raise PeerError(sender, f"sent tokens for position {message.position} where {self._received} is next")
+        tokens = tuple(message.tokens)
+        for start in range(0, len(tokens), CHUNK):
+            piece = tokens[start : start + CHUNK]
+            self._queue.append(self._run(message.position + start, len(piece), tokens=piece))
+        self._received += len(tokens)
+        return self._next()
+
+    def _on_step(self, sender: PeerId, message: Step, payload: bytes | memoryview) -> list[StageEffect]:
+        if sender != self._upstream:
+            raise PeerError(sender, "sent hidden states and is not the stage before this one")
+        if message.position != self._received:
+            raise PeerError(sender, f"sent position {message.position} where {self._received} is next")
+        if len(self._queue) >= MAX_QUEUED:
+            raise PeerError(sender, f"sent more than {MAX_QUEUED} chunks unacknowledged")
+        rows = message.tensor.shape[0]
+        self._received += rows
+        self._queue.append(self._run(message.position, rows, header=message.tensor, payload=payload))
+        return self._next()
+
+    def _on_ack(self, sender: PeerId, message: Ack) -> list[StageEffect]:
+        if self._downstream is None or sender != self._downstream.peer:
+            raise PeerError(sender, "acknowledged and is not the stage after this one")
+        if not self._acked <= message.position <= self._computed:
+            raise PeerError(sender, f"acknowledged position {message.position}, which it was not sent")
+        self._acked = message.position
+        while self._in_flight and self._in_flight[0] <= self._acked:
+            self._in_flight.popleft()
+        return self._next()
+
+    def _run(
+        self,
+        position: int,
+        rows: int,
+        *,
+        tokens: tuple[int, ...] = (),
+        header: TensorHeader | None = None,
+        payload: bytes | memoryview = b"",
+    ) -> Run:
+        sample = self.is_tail and position + rows >= self.order.prompt_length
+        return Run(position, rows, tokens, header, payload, sample)
+
+    def _next(self) -> list[StageEffect]:
+        """Run the next chunk, unless one runs already or the next stage has enough to do."""
+        if self._running or not self._queue or len(self._in_flight) >= WINDOW:
+            return []
+        self._running = True
+        return [self._queue.popleft()]
+
+    def _sampled(self, token: int) -> list[StageEffect]:
+        self._generated += 1
+        if self.seen:
+            self.seen.append(token)
+        finish = ""
+        if token in self.order.eos:
+            finish = "stop"
+        elif self._generated >= self.order.max_tokens:
+            finish = "length"
+        message = Tokens(self.session, self._computed, [token], finish)  # type: ignore[arg-type]  # one of its literals
+        effects: list[StageEffect] = [Send(self.owner, (), message)]
+        if finish:
+            return effects + self._end()
+        if self.is_head:
+            return effects + self._accept_tokens(self._me, message)
+        return [Send(PeerId(self._head.peer), tuple(self._head.addresses), message), *effects]
+
+    def _end(self) -> list[StageEffect]:
+        if self.over:
+            return []
+        self.over = True
+        self._queue.clear()
+        return [Release()]
+
+
+class Phase(Enum):
+    """Where an owner's session stands."""
+
+    OPENING = "opening"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """These tokens are the next of the text."""
+
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The text is whole: `stop` (an end token or a stop string) or `length`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The text can't go on, and whose fault it is."""
+
+    error: P2posError
+
+
+OwnerEffect: TypeAlias = Send | Emit | Finish | Fail
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person asks of the swarm."""
+
+    prompt: tuple[int, ...]
+    max_tokens: int
+    eos: tuple[int, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+class OwnerSession:
+    """One session as its owner sees it.
+
+    Args:
+        session: 16 random bytes.
+        me: the owner's peer id.
+        model: the model's id.
+        stages: the route, head first.
+        request: prompt and sampling.
+        now_s: the time, in seconds of any steady clock.
+
+    """
+
+    def __init__(
+        self,
+        session: SessionId,
+        *,
+        me: PeerId,
+        model: str,
+        stages: Sequence[StageRef],
+        request: Request,
+        now_s: float,
+    ) -> None:
+        if not request.prompt:
+            raise UserError("the prompt is empty", hint="give at least one token")
+        self.session = session
+        self.phase = Phase.OPENING
+        self._me = me
+        self._model = model
+        self._stages = list(stages)
+        self._request = request
+        self._waiting = {PeerId(stage.peer) for stage in stages}
+        self._next = len(request.prompt)
+        self._deadline_s = now_s + OPEN_DEADLINE_S
+
+    @property
+    def peers(self) -> frozenset[PeerId]:
+        """The peers that hold a stage of it."""
+        return frozenset(PeerId(stage.peer) for stage in self._stages)
+
+    @property
+    def deadline_s(self) -> float:
+        """When to call `on_time`, at the latest."""
+        return self._deadline_s
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return self.phase in {Phase.DONE, Phase.FAILED}
+
+    def start(self) -> list[OwnerEffect]:
+        """Open the session at every stage."""
+        request = self._request
+        history = list(request.prompt) if request.sampling.repetition_penalty != 1.0 else []
+        return [
+            self._to(
+                stage,
+                Open(
+                    session=self.session,
+                    model=self._model,
+                    owner=self._me,
+                    stages=self._stages,
+                    index=index,
+                    prompt_length=len(request.prompt),
+                    max_tokens=request.max_tokens,
+                    eos=list(request.eos),
+                    sampling=request.sampling,
+                    history=history if index == len(self._stages) - 1 else [],
+                ),
+            )
+            for index, stage in enumerate(self._stages)
+        ]
+
+    def on_message(self, sender: PeerId, message: StageMessage, now_s: float) -> list[OwnerEffect]:
+        """Take a message that names this session. A peer that may not say it fails the session."""
+        if self.over:
+            return []
+        match message:
+            case Ack() if self.phase is Phase.OPENING and sender in self._waiting:
+                return self._on_opened(sender, now_s)
+            case Tokens() if self.phase is Phase.RUNNING and sender == self._stages[-1].peer:
+                return self._on_tokens(sender, message, now_s)
+            case Fault() if sender in self.peers:
+                return self._fail(_blame(sender, message))
+            case _:
+                return self._fail(PeerError(sender, f"sent {type(message).__name__} where none was due"))
+
+    def on_lost(self, peer: PeerId) -> list[OwnerEffect]:
+        """The connection to a peer is gone."""
+        if self.over or peer not in self.peers:
+            return []
+        return self._fail(
+            UnavailableError(f"lost the node {peer}, which held {self._span(peer)}", hint="try again", peer=peer)
+        )
+
+    def on_time(self, now_s: float) -> list[OwnerEffect]:
+        """Check the deadline."""
+        if self.over or now_s < self._deadline_s:
+            return []
+        silent = sorted(self._waiting) if self.phase is Phase.OPENING else sorted(self.peers)
+        return self._fail(
+            UnavailableError(f"no answer in time from {', '.join(silent)}", hint="try again", peers=silent)
+        )
+
+    def stop(self, reason: str = "stop") -> list[OwnerEffect]:
+        """End it from here: a stop string was seen, or the person has heard enough."""
+        if self.over:
+            return []
+        self.phase = Phase.DONE
+        return [*self._close(reason), Finish(reason)]
+
+    def _on_opened(self, sender: PeerId, now_s: float) -> list[OwnerEffect]:
+        self._waiting.discard(sender)
+        if self._waiting:
+            return []
+        self.phase = Phase.RUNNING
+        self._deadline_s = now_s + FIRST_DEADLINE_S
+        return [self._to(self._stages[0], Tokens(self.session, 0, list(self._request.prompt)))]
+
+    def _on_tokens(self, sender: PeerId, message: Tokens, now_s: float) -> list[OwnerEffect]:
+        if message.position != self._next or len(message.tokens) != 1:
+            return self._fail(PeerError(sender, f"sent position {message.position} where {self._next} is next"))
+        self._next += 1
+        self._deadline_s = now_s + NEXT_DEADLINE_S
+        effects: list[OwnerEffect] = [Emit(tuple(message.tokens))]
+        if message.finish:
+            self.phase = Phase.DONE
+            effects += [*self._close(message.finish), Finish(message.finish)]
+        return effects
+
+    def _fail(self, error: P2posError) -> list[OwnerEffect]:
+        self.phase = Phase.FAILED
+        return [*self._close(error.message), Fail(error)]
+
+    def _close(self, reason: str) -> list[OwnerEffect]:
+        return [self._to(stage, Close(self.session, reason[:1000])) for stage in self._stages]
+
+    def _to(self, stage: StageRef, message: StageMessage) -> Send:
+        return Send(PeerId(stage.peer), tuple(stage.addresses), message)
+
+    def _span(self, peer: PeerId) -> str:
+        spans = [f"{stage.start}:{stage.end}" for stage in self._stages if stage.peer == peer]
+        return f"layers {', '.join(spans)}"
+
+
+def _blame(sender: PeerId, fault: Fault) -> P2posError:
+    """The error that a person sees for a stage's fault."""
+    if fault.code == "busy":
+        return UnavailableError(f"the node {sender} is busy: {fault.text}", hint="try again later", peer=sender)
+    if fault.code in {"next_stage", "deadline"}:
+        return UnavailableError(f"the node {sender} reports: {fault.text}", hint="try again", peer=sender)
+    return PeerError(sender, f"the node {sender} failed ({fault.code}): {fault.text}")

@@ -1,0 +1,215 @@
+"""A stage: one span of a causal LM, loaded from its own bytes alone, run by the model's own forward."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import transformers
+from safetensors import safe_open
+from torch import nn
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.modeling_utils import LoadStateDictConfig
+
+from p2pos.errors import InternalError, UserError
+from p2pos.shard import architecture
+from p2pos.shard.cache import SpanCache
+from p2pos.shard.checkpoint import Checkpoint, TensorInfo
+from p2pos.shard.manifest import Manifest
+from p2pos.types import LayerSpan
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What loading cost."""
+
+    bytes_read: int
+    """Of weights, from disk."""
+    span_bytes: int
+    """Bytes that the span's weights take in memory."""
+    total_bytes: int
+    """Of the whole checkpoint's weights."""
+    seconds: float
+
+
+class Stage:
+    """A span of a model, ready to run. Not thread-safe: one thread at a time calls `run`.
+
+    Attributes:
+        span: the layers it has.
+        layers: how many the whole model has.
+        width: hidden size.
+        max_positions: tokens that the model's context holds.
+        report: what loading cost.
+
+    """
+
+    def __init__(
+        self, model: nn.Module, config: Any, span: LayerSpan, device: torch.device, report: LoadReport
+    ) -> None:
+        self._model = model
+        self._base = architecture.base_model(model)
+        self._config = config
+        self.span = span
+        self.device = device
+        self.layers = architecture.layer_count(config)
+        self.width = architecture.hidden_size(config)
+        self.max_positions = architecture.max_positions(config)
+        self.report = report
+
+    @classmethod
+    def load(
+        cls,
+        directory: Path,
+        span: LayerSpan | None = None,
+        *,
+        dtype: str = "bf16",
+        device: str = "cpu",
+        manifest: Manifest | None = None,
+        on_bytes: Callable[[int], None] = lambda _: None,
+    ) -> Self:
+        """Load a span, reading no other weights than its own.
+
+        Args:
+            directory: a checkpoint in Hugging Face format.
+            span: None takes all layers.
+            dtype: `bf16` or `f32`; weights stored otherwise are converted as they are read.
+            device: `cpu` or a CUDA device.
+            manifest: where given, every tensor's bytes are checked against its digest.
+            on_bytes: told of the bytes of each tensor read, for progress; called from loader threads.
+
+        Raises:
+            UserError: the directory, its architecture, the span, the device or a tensor's bytes won't do.
+
+        """
+        began_s = time.monotonic()
+        checkpoint = Checkpoint.open(directory)
+        config = architecture.read_config(directory)
+        count = architecture.layer_count(config)
+        span = span or LayerSpan(0, count)
+        if span.end > count:
+            raise UserError(f"layers {span} are outside the model, which has layers 0:{count}", hint="change --layers")
+        if device != "cpu" and not torch.cuda.is_available():
+            raise UserError(f"there is no device {device} here", hint="use --device cpu")
+        model = architecture.build(config, span, architecture.DTYPES[dtype])
+        reader = _Reader(checkpoint, manifest, on_bytes)
+        _fill(model, reader, architecture.DTYPES[dtype], device)
+        held = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in model.parameters()}
+        report = LoadReport(reader.bytes_read, sum(held.values()), checkpoint.total_bytes, time.monotonic() - began_s)
+        return cls(model, config, span, torch.device(device), report)
+
+    @property
+    def is_head(self) -> bool:
+        """Whether it owns the embedding."""
+        return self.span.start == 0
+
+    @property
+    def is_tail(self) -> bool:
+        """Whether it owns norm and head."""
+        return self.span.end == self.layers
+
+    def new_cache(self) -> SpanCache:
+        """An empty cache for one session."""
+        return SpanCache(self._config, self.span)
+
+    @torch.inference_mode()
+    def run(self, inputs: torch.Tensor, cache: SpanCache, *, want_logits: bool = False) -> torch.Tensor:
+        """Pass tokens through the span and into the cache.
+
+        Args:
+            inputs: at the head token ids (rows,) int64, elsewhere hidden states (rows, width).
+            cache: this session's; `cache.positions` is the first row's position.
+            want_logits: at the tail, give the last row's logits.
+
+        Returns:
+            Hidden states (rows, width), after the final norm at the tail; or logits (vocabulary,).
+
+        Raises:
+            InternalError: logits were asked of a stage that isn't the tail.
+
+        """
+        if want_logits and not self.is_tail:
+            raise InternalError(f"layers {self.span} have no head")
+        rows = inputs.shape[0]
+        start = cache.positions
+        positions = torch.arange(start, start + rows, device=self.device).unsqueeze(0)
+        feed = {"input_ids" if self.is_head else "inputs_embeds": inputs.to(self.device).unsqueeze(0)}
+        kwargs = {**feed, "position_ids": positions, "past_key_values": cache, "use_cache": True}
+        if want_logits:
+            output = self._model(**kwargs, logits_to_keep=1).logits[0, -1]
+        else:
+            output = self._base(**kwargs).last_hidden_state[0]
+        cache.advance(rows)
+        return output  # type: ignore[no-any-return]  # transformers ships no types
+
+
+class _Reader:
+    """Hands the loader one lazy slice per tensor, and counts and checks the bytes that are read."""
+
+    def __init__(self, checkpoint: Checkpoint, manifest: Manifest | None, on_bytes: Callable[[int], None]) -> None:
+        self.checkpoint = checkpoint
+        self.bytes_read = 0
+        self._manifest = manifest
+        self._on_bytes = on_bytes
+
+    def check(self, info: TensorInfo, tensor: torch.Tensor) -> torch.Tensor:
+        self.bytes_read += info.nbytes
+        self._on_bytes(info.nbytes)
+        if self._manifest is not None:
+            digest = hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
+            if digest != self._manifest.tensors[info.name]["digest"]:
+                raise UserError(
+                    f"{info.file}: the bytes of {info.name} are not those of the manifest",
+                    hint="copy or download it again, then `p2pos model pin`",
+                )
+        return tensor
+
+
+class _LazySlice:
+    """What transformers' loader takes for a tensor: shape and dtype at once, the data when indexed."""
+
+    def __init__(self, reader: _Reader, info: TensorInfo, source: Any) -> None:
+        self._reader = reader
+        self._info = info
+        self._source = source
+
+    def get_shape(self) -> list[int]:
+        return list(self._info.shape)
+
+    def get_dtype(self) -> str:
+        return self._info.dtype
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        # whole tensors only: the loader slices for tensor parallelism alone, which a stage doesn't use
+        return self._reader.check(self._info, self._source.get_slice(self._info.name)[...])[index]
+
+
+def _fill(model: nn.Module, reader: _Reader, dtype: torch.dtype, device: str) -> None:
+    """Read the model's parameters by transformers' own loader, which knows each architecture's renamings."""
+    loader: Any = model
+    load_config = LoadStateDictConfig(
+        dtype=dtype, device_map={"": device}, weight_mapping=get_model_conversion_mapping(loader)
+    )
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # it would report every other stage's tensors as unexpected
+    transformers.logging.disable_progress_bar()
+    try:
+        with ExitStack() as stack:
+            files = {tensor.file for tensor in reader.checkpoint.tensors.values()}
+            sources = {file: stack.enter_context(safe_open(file, "pt", backend="pread")) for file in files}
+            slices = {
+                name: _LazySlice(reader, info, sources[info.file]) for name, info in reader.checkpoint.tensors.items()
+            }
+            loaded, _ = loader._load_pretrained_model(loader, slices, None, load_config)
+        missing = sorted(set(loaded.missing_keys) - set(loader.all_tied_weights_keys))
+        wrong = sorted(str(key) for key in (*loaded.mismatched_keys, *loaded.conversion_errors))
+        if missing or wrong:
+            fault = f"lacks {missing[0]}" if missing else f"has {wrong[0]} in a shape that its config denies"
+            raise UserError(f"{reader.checkpoint.directory} {fault}", hint="copy or download it again")
+        loader._finalize_model_loading(loader, load_config, loaded)
+    finally:
+        transformers.logging.set_verbosity(verbosity)
