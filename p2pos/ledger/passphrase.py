@@ -1,0 +1,45 @@
+"""A passphrase from a file or a descriptor; never from an argument, which other users of the machine can list."""
+
+import os
+import stat
+from pathlib import Path
+
+from p2pos.errors import UserError
+
+MAX_BYTES = 4096
+"""Of a passphrase. Longer than anyone types, short enough to read in one piece."""
+
+
+def from_file(path: Path) -> str:
+    """The first line of a file of mode 0600. Raises UserError where it can't be read, or others can read it."""
+    try:
+        with path.open("rb") as file:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise UserError(f"others can read the passphrase file {path}", hint=f"chmod 600 {path}")
+            data = file.read(MAX_BYTES + 1)
+    except OSError as exc:
+        raise UserError(f"passphrase file {path}: {exc.strerror}") from exc
+    return _first_line(data, f"passphrase file {path}")
+
+
+def from_descriptor(number: int) -> str:
+    """The first line that an open file descriptor gives, read to its end. Raises UserError."""
+    data = b""
+    try:
+        while len(data) <= MAX_BYTES and (chunk := os.read(number, MAX_BYTES)):
+            data += chunk
+    except OSError as exc:
+        raise UserError(f"file descriptor {number}: {exc.strerror}") from exc
+    return _first_line(data, f"file descriptor {number}")
+
+
+def _first_line(data: bytes, what: str) -> str:
+    line = data.partition(b"\n")[0].removesuffix(b"\r")
+    if not line:
+        raise UserError(f"{what} holds no passphrase")
+    if len(line) > MAX_BYTES:
+        raise UserError(f"{what}: the passphrase is longer than {MAX_BYTES} bytes")
+    try:
+        return line.decode()
+    except UnicodeDecodeError as exc:
+        raise UserError(f"{what}: the passphrase is not UTF-8") from exc
