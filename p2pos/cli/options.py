@@ -45,12 +45,13 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
             settings: Settings = context.settings(**given) if home is None else _at(home, context, given)
             return command(settings, *args, **kwargs)
 
+        flagged: Callable[..., R] = wrapper
         for name in reversed(names):
-            wrapper = flags[name](wrapper)
+            flagged = flags[name](flagged)
         option = click.option(
             "--home", type=click.Path(path_type=Path, file_okay=False), help="Where state lives (P2POS_HOME)."
         )
-        return option(wrapper)
+        return option(flagged)
 
     return decorate
 

@@ -13,7 +13,7 @@ def to_wire(hidden: torch.Tensor) -> tuple[TensorHeader, memoryview]:
     """Header and bytes of hidden states. hidden: (rows, d_model). On a CPU the bytes are a view, not a copy."""
     data = hidden.detach().to("cpu").contiguous()
     header = TensorHeader(_NAME[data.dtype], list(data.shape))  # type: ignore[arg-type]  # one of the three literals
-    return header, memoryview(data.reshape(-1).view(torch.uint8).numpy())
+    return header, data.reshape(-1).view(torch.uint8).numpy().data
 
 
 def from_wire(

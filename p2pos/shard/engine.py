@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import trio
+from trio_typing import TaskStatus
 
 from p2pos.errors import InternalError, PeerError
 from p2pos.shard import activations, sampling
@@ -113,7 +114,7 @@ class Engine:
         except trio.WouldBlock as exc:
             raise InternalError("more runs are waiting than there are sessions") from exc
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Compute, one run after another, until cancelled."""
         task_status.started()
         async for job in self._jobs:
@@ -127,7 +128,7 @@ class Engine:
                 self._passed.append((trio.current_time(), job.run.rows))
                 self._forget(trio.current_time())
             except (PeerError, InternalError, RuntimeError, IndexError, ValueError, MemoryError) as exc:
-                # what a hostile tensor or a full memory makes the model's code raise: the session ends, the node doesn't
+                # what a hostile tensor or a full memory makes the model's code raise: this session ends, no other
                 result = Failed(exc)
             await self._on_done(job.session, result)
 

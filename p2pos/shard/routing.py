@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from p2pos.errors import UnavailableError
+from p2pos.types import LayerSpan
 from p2pos.wire.messages import Announcement, StageRef
 
 
@@ -49,6 +50,20 @@ def route(announcements: Iterable[Announcement], model: str, *, avoid: frozenset
             model=model,
         )
     return [StageRef(each.peer, list(each.addresses), each.start, each.end) for each in best[0][1]]
+
+
+def uncovered(announcements: Iterable[Announcement], model: str, layers: int) -> LayerSpan | None:
+    """The first run of layers that nobody serves, or None where all are served."""
+    covered = {
+        layer for each in announcements if each.model == model for layer in range(each.start, min(each.end, layers))
+    }
+    missing = [layer for layer in range(layers) if layer not in covered]
+    if not missing:
+        return None
+    end = missing[0]
+    while end < layers and end not in covered:
+        end += 1
+    return LayerSpan(missing[0], end)
 
 
 def _gap(announcements: list[Announcement], layers: int) -> str:

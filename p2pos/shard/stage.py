@@ -160,7 +160,7 @@ class _Reader:
         self.bytes_read += info.nbytes
         self._on_bytes(info.nbytes)
         if self._manifest is not None:
-            digest = hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
+            digest = hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data).hexdigest()
             if digest != self._manifest.tensors[info.name]["digest"]:
                 raise UserError(
                     f"{info.file}: the bytes of {info.name} are not those of the manifest",
