@@ -7,6 +7,7 @@ from typing import Any
 from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
 from eth_hash.auto import keccak
+from eth_utils.address import to_checksum_address
 
 from p2pos.ledger.intents import Refusal, when
 
@@ -93,9 +94,13 @@ class Reverts:
             return Revert("", f"the contract refused with unknown error 0x{data[:4].hex()}")
         name, names, types = known
         try:
-            fields = dict(zip(names, decode(types, data[4:]), strict=True))
+            values = [
+                to_checksum_address(value) if type_ == "address" else value
+                for type_, value in zip(types, decode(types, data[4:]), strict=True)
+            ]
         except (DecodingError, UnicodeDecodeError, OverflowError):
             return Revert(name, f"the contract refused: {name}")
+        fields = dict(zip(names, values, strict=True))
         say = SENTENCES.get(name)
         said = ", ".join(f"{key}={value}" for key, value in fields.items())
         return Revert(name, say(fields) if say else f"the contract refused: {name}({said})", fields)

@@ -130,6 +130,12 @@ class Wallets:
             )
         return self.directory / f"{name}.json"
 
+    def require_free(self, name: str) -> None:
+        """Raise UserError where the name can't be one or is taken, before anyone types a passphrase."""
+        path = self.path(name)
+        if path.exists():
+            raise _exists(name, path)
+
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path(name)
         try:
@@ -152,11 +158,10 @@ class Wallets:
         return address("0x" + stated.removeprefix("0x").lower(), f"wallet {name}")
 
     def _write(self, name: str, key: bytes, passphrase: str, *, light: bool) -> Address:
+        self.require_free(name)
         path = self.path(name)
         if not passphrase:
             raise UserError("the passphrase is empty", hint="a keystore without one protects nothing")
-        if path.exists():
-            raise _exists(name, path)
         try:
             account = Account.from_key(key)
         except ValueError as exc:

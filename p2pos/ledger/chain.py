@@ -1,0 +1,417 @@
+"""One EVM chain and the asset contract on it. The only importer of web3. Synchronous: call it through a thread.
+
+web3's asynchronous client does not run under trio. A `Chain` may be used from several threads at once. What comes
+in hundreds (`preflight`, `receipts`, `send_raw`) travels as JSON arrays through `rpc`.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import requests
+from eth_typing import ChecksumAddress, HexStr
+from web3 import HTTPProvider, Web3
+from web3.exceptions import ContractLogicError, TimeExhausted, Web3Exception, Web3RPCError
+from web3.types import TxParams
+
+from p2pos.errors import ChainError, UnavailableError, UserError
+from p2pos.ledger import calldata, events
+from p2pos.ledger.contracts import artifact
+from p2pos.ledger.fees import Fees
+from p2pos.ledger.intents import SignedIntent
+from p2pos.ledger.records import Block, ItemClass, Receipt, RevertError
+from p2pos.ledger.reverts import Revert, Reverts
+from p2pos.ledger.rpc import Rpc, RpcError, revert_data, unreachable
+from p2pos.ledger.typed_data import Domain, Lock, Transfer, address, digest
+from p2pos.ledger.wallet import Signer
+from p2pos.types import Address, Wei
+
+CALL_TIMEOUT_S = 15.0
+"""Of one request. Public end points answer within 1 s; fifteen allow for a slow link and one retry by TCP."""
+RECEIPT_TIMEOUT_S = 180.0
+"""For one transaction. Fifteen Ethereum slots of 12 s."""
+RECEIPT_POLL_S = 0.1
+"""Between two looks for a receipt."""
+
+
+class Chain:
+    """A chain, and where `contract` is given, the asset contract on it. Make one with `connect`."""
+
+    def __init__(self, w3: Web3, rpc: Rpc, chain_id: int, contract: Address | None) -> None:
+        self._w3 = w3
+        self._rpc = rpc
+        self.chain_id = chain_id
+        self._address = contract
+        self._contract = w3.eth.contract(_web3(contract), abi=artifact().abi) if contract else None
+        self.reverts = Reverts(artifact().abi)
+
+    @classmethod
+    def connect(cls, rpc_url: str, *, chain_id: int = 0, contract: str = "") -> "Chain":
+        """Reach a chain and make sure that it is the one that is meant.
+
+        Args:
+            rpc_url: its JSON-RPC end point, http or https.
+            chain_id: what it must answer; 0 takes what it says.
+            contract: address of the asset contract; "" where there is none yet.
+
+        Raises:
+            UserError: no or an odd URL, another chain id, nothing or something else at the contract's address.
+            UnavailableError: nobody answers there.
+
+        """
+        if not rpc_url:
+            raise UserError("no chain is set", hint="give --rpc-url, or --home of a devnet")
+        if not rpc_url.startswith(("http://", "https://")):
+            raise UserError(f"“{rpc_url}” is not an http or https URL", hint="check --rpc-url")
+        provider = HTTPProvider(rpc_url, request_kwargs={"timeout": CALL_TIMEOUT_S}, exception_retry_configuration=None)
+        w3 = Web3(provider, middleware=[])
+        with _translated(rpc_url):
+            answered = w3.eth.chain_id
+        if chain_id and answered != chain_id:
+            raise UserError(
+                f"the chain at {rpc_url} has id {answered}, not {chain_id}",
+                hint="check --rpc-url and the setting chain_id",
+                wanted=chain_id,
+                found=answered,
+            )
+        chain = cls(w3, Rpc(rpc_url), answered, None)
+        return chain.with_contract(contract) if contract else chain
+
+    @property
+    def url(self) -> str:
+        """The JSON-RPC end point."""
+        return self._rpc.url
+
+    @property
+    def contract(self) -> Address:
+        """The asset contract's address. Raises UserError where none was given."""
+        if self._address is None:
+            raise UserError("no asset contract is set", hint="give --contract, or --home of a devnet")
+        return self._address
+
+    @property
+    def domain(self) -> Domain:
+        """What intents for this contract are signed for."""
+        return Domain(self.chain_id, self.contract)
+
+    def with_contract(self, contract: str) -> "Chain":
+        """The same chain with the asset contract at this address.
+
+        Raises UserError where there is no code, where the code is not this version's, or where the contract would
+        sign for another domain than its own address.
+        """
+        where = address(contract, "contract")
+        with self._errors():
+            code = bytes(self._w3.eth.get_code(_web3(where)))
+        if not code:
+            raise UserError(
+                f"there is no contract at {where} on chain {self.chain_id}", hint="check --contract and --rpc-url"
+            )
+        other = UserError(
+            f"the contract at {where} is not this version's asset contract", hint="check --contract and --rpc-url"
+        )
+        if not artifact().matches(code):
+            raise other
+        found = Chain(self._w3, self._rpc, self.chain_id, where)
+        sample = Transfer(where, where, 1, 2, 3, 4)
+        if found._view("hashTransfer", sample.arguments()) != digest(found.domain, sample):
+            raise other
+        return found
+
+    # ---- what the chain says
+
+    def head(self) -> Block:
+        """The newest block."""
+        with self._errors():
+            block = self._w3.eth.get_block("latest")
+        return Block(
+            block["number"], "0x" + bytes(block["hash"]).hex(), block["timestamp"], Wei(block.get("baseFeePerGas", 0))
+        )
+
+    def block_number(self) -> int:
+        """The newest block's number."""
+        with self._errors():
+            return int(self._w3.eth.block_number)
+
+    def block_hashes(self, numbers: Sequence[int]) -> list[str]:
+        """The hashes of the blocks with these numbers; "" for one that isn't there."""
+        answers = self._rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
+        return [_sound(answer)["hash"] if _sound(answer) else "" for answer in answers]
+
+    def native_balance(self, of: str) -> Wei:
+        """The chain's own coin, which pays for gas."""
+        with self._errors():
+            return Wei(self._w3.eth.get_balance(_web3(of)))
+
+    def nonce(self, of: str, *, pending: bool = False) -> int:
+        """How many transactions this account has sent: in blocks, or with `pending` in the pool as well."""
+        with self._errors():
+            return int(self._w3.eth.get_transaction_count(_web3(of), "pending" if pending else "latest"))
+
+    def fees(self) -> Fees:
+        """What to offer now."""
+        with self._errors():
+            return Fees.suggest(self.head().base_fee, self._w3.eth.max_priority_fee)
+
+    def are_contracts(self, addresses: Sequence[str]) -> list[bool]:
+        """Which of these have code, so that ERC-1271 and not a recovered key decides on their signatures."""
+        answers = self._rpc.batch([("eth_getCode", (one, "latest")) for one in addresses])
+        return [_sound(answer) not in {"0x", None} for answer in answers]
+
+    def receipts(self, transactions: Sequence[str]) -> list[Receipt | None]:
+        """What became of transactions; None for one that is in no block."""
+        answers = self._rpc.batch([("eth_getTransactionReceipt", (one,)) for one in transactions])
+        return [self._receipt(_sound(answer)) if _sound(answer) else None for answer in answers]
+
+    def are_known(self, transactions: Sequence[str]) -> list[bool]:
+        """Which of these the node has, in a block or in its pool."""
+        answers = self._rpc.batch([("eth_getTransactionByHash", (one,)) for one in transactions])
+        return [_sound(answer) is not None for answer in answers]
+
+    def logs(self, first: int, last: int) -> list[events.Event]:
+        """The contract's events in blocks `first … last`, in order."""
+        question = {"address": self.contract, "fromBlock": hex(first), "toBlock": hex(last)}
+        return events.decode_all(self._rpc.call("eth_getLogs", question))
+
+    # ---- what the contract says
+
+    def balance(self, of: str, id_: int) -> int:
+        """How many items of a class an account holds, locked ones included."""
+        return int(self._view("balanceOf", of, id_))
+
+    def balances(self, pairs: Sequence[tuple[str, int]]) -> list[int]:
+        """`balance` of many (account, class) at once."""
+        calls = [self._call_request(calldata.balance_of(of, id_)) for of, id_ in pairs]
+        return [int(_sound(answer), 16) for answer in self._rpc.batch(calls)]
+
+    def item_class(self, id_: int) -> ItemClass | None:
+        """A class, or None where there is none with this id."""
+        issuer, cap, supply, digest_ = self._view("classOf", id_)
+        return ItemClass(Address(issuer), cap, supply, bytes(digest_)) if int(issuer, 16) else None
+
+    def locked(self, of: str, id_: int) -> int:
+        """How many of an account's items can't move now."""
+        return int(self._view("lockedOf", of, id_))
+
+    def lock_of(self, of: str, id_: int, world: str) -> tuple[int, int]:
+        """The amount that a world holds of an account's items, and until when (seconds since the epoch)."""
+        amount, until = self._view("lockOf", of, id_, world)
+        return int(amount), int(until)
+
+    def is_nonce_used(self, owner: str, nonce: int) -> bool:
+        """Whether an intent with this nonce took effect or was cancelled."""
+        return bool(self._view("isNonceUsed", owner, nonce))
+
+    def preflight(self, intents: Sequence[SignedIntent], sender: str) -> list[Revert | None]:
+        """What the contract would say to each intent, alone, at the newest block; None where it would take it."""
+        calls = [self._call_request(calldata.submit(intent), sender) for intent in intents]
+        answers = self._rpc.batch(calls)
+        return [self._refusal(answer) if isinstance(answer, RpcError) else None for answer in answers]
+
+    # ---- what changes the chain; each signs, sends and waits for the receipt
+
+    def deploy(self, signer: Signer) -> Address:
+        """Deploy the asset contract. Raises as `transact`."""
+        receipt = self.transact(signer, artifact().bytecode, to=None)
+        if receipt.contract is None:
+            raise ChainError("the deployment made no contract", transaction=receipt.transaction)
+        return receipt.contract
+
+    def create_class(self, signer: Signer, salt: bytes, cap: int, digest_: bytes) -> int:
+        """Make a class of items and return its id.
+
+        Args:
+            signer: its issuer, who alone can mint.
+            salt: 32 bytes; the same issuer with the same salt would be the same class.
+            cap: the most there can ever be; 0 is no limit.
+            digest_: sha2-256 of the descriptor.
+
+        """
+        self.transact(signer, calldata.create_class(salt, cap, digest_))
+        return calldata.class_id(signer.address, salt)
+
+    def mint(self, signer: Signer, to: str, id_: int, amount: int) -> Receipt:
+        """Make items of a class that the signer issued."""
+        return self.transact(signer, calldata.mint(to, id_, amount))
+
+    def transfer(self, signer: Signer, to: str, id_: int, amount: int) -> Receipt:
+        """The signer's own items, by a transaction that the signer pays for: no intent, no relayer."""
+        return self.transact(signer, calldata.safe_transfer_from(signer.address, to, id_, amount, b""))
+
+    def submit(self, signer: Signer, intent: SignedIntent) -> Receipt:
+        """Carry out a signed intent of anyone's; the signer pays the gas."""
+        return self.transact(signer, calldata.submit(intent))
+
+    def relay(self, signer: Signer, intents: Sequence[SignedIntent]) -> Receipt:
+        """Carry out transfers of anyone's, skipping those that fail (`IntentFailed` among the events)."""
+        data = calldata.relay(intents)
+        return self.transact(signer, data, gas=calldata.relay_gas(data, len(intents)))
+
+    def cancel(self, signer: Signer, nonce: int) -> Receipt:
+        """Make a nonce of the signer's unusable, so that an intent that is out there can't take effect."""
+        return self.transact(signer, calldata.cancel(nonce))
+
+    def unlock(self, signer: Signer, owner: str, world: str, id_: int) -> Receipt:
+        """Release a lock: the world at any time, anyone once it has run out."""
+        return self.transact(signer, calldata.unlock(owner, world, id_))
+
+    def lock(self, signer: Signer, lock: Lock, signature: bytes) -> Receipt:
+        """Carry out an owner's signed lock; the signer pays the gas."""
+        return self.submit(signer, SignedIntent(self.domain, lock, signature, digest(self.domain, lock)))
+
+    def transact(self, signer: Signer, data: bytes, *, to: str | None = "", gas: int = 0) -> Receipt:
+        """Sign and send one transaction, and wait until it is in a block.
+
+        Args:
+            signer: who pays.
+            data: call data, or for `to` None the code to deploy.
+            to: the called contract; "" is the asset contract.
+            gas: the limit; 0 asks the chain and adds a quarter.
+
+        Raises:
+            RevertError: the contract refuses; nothing was sent, unless others came first.
+            UserError: the signer can't pay for the gas.
+            UnavailableError: the chain is gone, or has not taken it into a block in time.
+
+        """
+        target = self.contract if to == "" else to
+        request: dict[str, Any] = {"from": signer.address, "data": "0x" + data.hex()}
+        if target is not None:
+            request["to"] = target
+        with self._errors():
+            limit = gas or self._w3.eth.estimate_gas(_transaction(request)) * 5 // 4
+            fees = self.fees()
+            signed = signer.sign_transaction(
+                self.transaction_fields(
+                    data, to=target, nonce=self.nonce(signer.address, pending=True), gas=limit, fees=fees
+                )
+            )
+            if (funds := self.native_balance(signer.address)) < limit * fees.max_fee:
+                raise UserError(
+                    f"{signer.address} has {funds} wei, and this may take {limit * fees.max_fee} wei of gas",
+                    hint="send it some of the chain's coin, or let a relayer submit",
+                )
+            self._w3.eth.send_raw_transaction(signed.raw)
+            self._w3.eth.wait_for_transaction_receipt(HexStr(signed.hash), RECEIPT_TIMEOUT_S, RECEIPT_POLL_S)
+        receipt = self.receipts([signed.hash])[0]
+        if receipt is None:
+            raise ChainError(f"transaction {signed.hash} was in a block and no longer is", hint="the chain reorganised")
+        if not receipt.succeeded:
+            raise RevertError(self._why_failed(request, receipt.block))
+        return receipt
+
+    def transaction_fields(self, data: bytes, *, to: str | None, nonce: int, gas: int, fees: Fees) -> dict[str, Any]:
+        """The fields of an EIP-1559 transaction as `Signer.sign_transaction` takes them."""
+        return {
+            "type": 2,
+            "chainId": self.chain_id,
+            "nonce": nonce,
+            "to": to or b"",
+            "value": 0,
+            "data": data,
+            "gas": gas,
+            "maxFeePerGas": fees.max_fee,
+            "maxPriorityFeePerGas": fees.priority,
+        }
+
+    def send_raw(self, transactions: Sequence[bytes]) -> list[str]:
+        """Hand signed transactions to the pool, in order. Per transaction "", or the node's complaint."""
+        answers = self._rpc.batch([("eth_sendRawTransaction", ("0x" + raw.hex(),)) for raw in transactions])
+        return [answer.text if isinstance(answer, RpcError) else "" for answer in answers]
+
+    # ----
+
+    def _view(self, name: str, *arguments: Any) -> Any:
+        if self._contract is None:
+            return self.contract  # raises: none is set
+        with self._errors():
+            return self._contract.get_function_by_name(name)(*arguments).call()
+
+    def _call_request(self, data: bytes, sender: str = "") -> tuple[str, Sequence[Any]]:
+        request = {"to": self.contract, "data": "0x" + data.hex(), **({"from": sender} if sender else {})}
+        return "eth_call", (request, "latest")
+
+    def _refusal(self, error: RpcError) -> Revert:
+        if not error.data and error.code != 3:
+            raise error
+        return self.reverts.read(error.data)
+
+    def _why_failed(self, request: dict[str, Any], block: int) -> Revert:
+        """Play a failed transaction again on its block's parent to learn the reason."""
+        answer = self._rpc.batch([("eth_call", (request, hex(block - 1)))])[0]
+        if isinstance(answer, RpcError):
+            return self._refusal(answer)
+        return Revert("", "the transaction failed in its block; it may have run out of gas")
+
+    def _receipt(self, raw: dict[str, Any]) -> Receipt:
+        deployed = raw.get("contractAddress")
+        ours = [log for log in raw["logs"] if self._address and log["address"].lower() == self._address.lower()]
+        return Receipt(
+            raw["transactionHash"],
+            raw["status"] == "0x1",
+            int(raw["blockNumber"], 16),
+            raw["blockHash"],
+            int(raw["gasUsed"], 16),
+            address(deployed.lower()) if deployed else None,
+            events.decode_all(ours),
+        )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with _translated(self.url):
+                yield
+        except ContractLogicError as exc:
+            raise RevertError(self.reverts.read(revert_data(exc.data))) from exc
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    """Turn web3's and requests' errors into ours; a contract's refusal passes."""
+    try:
+        yield
+    except ContractLogicError:
+        raise
+    except (requests.ConnectionError, requests.Timeout) as exc:
+        raise unreachable(url, exc) from exc
+    except TimeExhausted as exc:
+        raise UnavailableError(
+            f"the transaction is in no block after {RECEIPT_TIMEOUT_S:.0f} s", hint="it may still get in; look later"
+        ) from exc
+    except Web3RPCError as exc:
+        error = (exc.rpc_response or {}).get("error")
+        raise RpcError(str(error.get("message") if isinstance(error, dict) else exc.message)) from exc
+    except (requests.RequestException, Web3Exception, ValueError) as exc:
+        raise UnavailableError(
+            f"{url} doesn't answer as a chain's JSON-RPC end point ({type(exc).__name__})", hint="check --rpc-url"
+        ) from exc
+
+
+def set_native_balance(rpc_url: str, of: str, wei: int) -> None:
+    """On a development chain (anvil), give an account coin out of nothing. Raises RpcError elsewhere."""
+    rpc = Rpc(rpc_url)
+    try:
+        rpc.call("anvil_setBalance", of, hex(wei))
+    finally:
+        rpc.close()
+
+
+def random_nonce() -> int:
+    """A nonce for an intent. 64 bits: an owner's chance to hit one twice in a million intents is one in 40 million."""
+    return secrets.randbits(64)
+
+
+def _sound(answer: Any) -> Any:
+    """A batch's answer, or the error that it is, raised."""
+    if isinstance(answer, RpcError):
+        raise answer
+    return answer
+
+
+def _web3(text: str) -> ChecksumAddress:
+    return Web3.to_checksum_address(text)
+
+
+def _transaction(fields: dict[str, Any]) -> TxParams:
+    return cast("TxParams", fields)
