@@ -62,15 +62,12 @@ contract Assets is ERC1155, EIP712 {
 
     /// @notice EIP-712 type hash of {Transfer}.
     bytes32 public constant TRANSFER_TYPEHASH =
-        keccak256(
-            "Transfer(address from,address to,uint256 id,uint256 amount,uint256 nonce,uint256 deadline)"
-        );
+        keccak256("Transfer(address from,address to,uint256 id,uint256 amount,uint256 nonce,uint256 deadline)");
 
     /// @notice EIP-712 type hash of {Lock}.
-    bytes32 public constant LOCK_TYPEHASH =
-        keccak256(
-            "Lock(address owner,address world,uint256 id,uint256 amount,uint64 until,uint256 nonce,uint256 deadline)"
-        );
+    bytes32 public constant LOCK_TYPEHASH = keccak256(
+        "Lock(address owner,address world,uint256 id,uint256 amount,uint64 until,uint256 nonce,uint256 deadline)"
+    );
 
     /// @notice The longest that a lock may last, in seconds. A world that vanishes can't release what was carried into
     /// it, so this is the longest that its end can hold an item. A week covers a visit of any length that people make
@@ -135,9 +132,7 @@ contract Assets is ERC1155, EIP712 {
     event IntentFailed(address indexed from, uint256 indexed nonce, bytes reason);
 
     /// @notice `amount` units stay in the owner's wallet, unable to move, until released.
-    event Locked(
-        address indexed owner, address indexed world, uint256 indexed id, uint256 amount, uint64 until
-    );
+    event Locked(address indexed owner, address indexed world, uint256 indexed id, uint256 amount, uint64 until);
 
     /// @notice `amount` units may move again.
     event Unlocked(address indexed owner, address indexed world, uint256 indexed id, uint256 amount);
@@ -213,9 +208,7 @@ contract Assets is ERC1155, EIP712 {
     }
 
     /// @notice What a class is; all zero where there is none.
-    function classOf(
-        uint256 id
-    ) external view returns (address issuer, uint128 cap, uint128 supply, bytes32 digest) {
+    function classOf(uint256 id) external view returns (address issuer, uint128 cap, uint128 supply, bytes32 digest) {
         Class storage class = _classes[id];
         return (class.issuer, class.cap, class.supply, class.digest);
     }
@@ -246,11 +239,10 @@ contract Assets is ERC1155, EIP712 {
     /// @return succeeded how many took effect.
     /// @dev Reverts as a whole, changing nothing, rather than grant an intent less gas than promised: so a relayer
     /// can't make a good intent fail, and an estimate of the batch's gas comes out high enough.
-    function relay(
-        Transfer[] calldata intents,
-        bytes[] calldata signatures,
-        uint256 gasPerIntent
-    ) external returns (uint256 succeeded) {
+    function relay(Transfer[] calldata intents, bytes[] calldata signatures, uint256 gasPerIntent)
+        external
+        returns (uint256 succeeded)
+    {
         if (intents.length != signatures.length) revert LengthMismatch(intents.length, signatures.length);
         if (gasPerIntent < MIN_GAS_PER_INTENT) revert GasPerIntentTooLow(gasPerIntent, MIN_GAS_PER_INTENT);
         // EIP-150: a call gets at most 63/64 of what is left.
@@ -279,20 +271,13 @@ contract Assets is ERC1155, EIP712 {
 
     /// @notice The 32 bytes that `intent.from` signs.
     function hashTransfer(Transfer calldata intent) public view returns (bytes32) {
-        return
-            _hashTypedDataV4(
-                keccak256(
-                    abi.encode(
-                        TRANSFER_TYPEHASH,
-                        intent.from,
-                        intent.to,
-                        intent.id,
-                        intent.amount,
-                        intent.nonce,
-                        intent.deadline
-                    )
+        return _hashTypedDataV4(
+            keccak256(
+                abi.encode(
+                    TRANSFER_TYPEHASH, intent.from, intent.to, intent.id, intent.amount, intent.nonce, intent.deadline
                 )
-            );
+            )
+        );
     }
 
     // --------------------------------------------------------------------------------------------------------- locks
@@ -336,44 +321,34 @@ contract Assets is ERC1155, EIP712 {
     }
 
     /// @notice What is locked for one world, and until when anyone else has to wait; zeros where nothing is.
-    function lockOf(
-        address owner,
-        uint256 id,
-        address world
-    ) external view returns (uint256 amount, uint64 until) {
+    function lockOf(address owner, uint256 id, address world) external view returns (uint256 amount, uint64 until) {
         Hold storage hold = _holds[owner][id][world];
         return (hold.amount, hold.until);
     }
 
     /// @notice The 32 bytes that `intent.owner` signs.
     function hashLock(Lock calldata intent) public view returns (bytes32) {
-        return
-            _hashTypedDataV4(
-                keccak256(
-                    abi.encode(
-                        LOCK_TYPEHASH,
-                        intent.owner,
-                        intent.world,
-                        intent.id,
-                        intent.amount,
-                        intent.until,
-                        intent.nonce,
-                        intent.deadline
-                    )
+        return _hashTypedDataV4(
+            keccak256(
+                abi.encode(
+                    LOCK_TYPEHASH,
+                    intent.owner,
+                    intent.world,
+                    intent.id,
+                    intent.amount,
+                    intent.until,
+                    intent.nonce,
+                    intent.deadline
                 )
-            );
+            )
+        );
     }
 
     // ------------------------------------------------------------------------------------------------------ internal
 
     /// @dev Every movement passes here, whoever asked for it. The check comes after the balances changed, so that a
     /// batch that names one class twice can't take more than is free.
-    function _update(
-        address from,
-        address to,
-        uint256[] memory ids,
-        uint256[] memory values
-    ) internal override {
+    function _update(address from, address to, uint256[] memory ids, uint256[] memory values) internal override {
         super._update(from, to, ids, values);
         if (from == address(0)) return;
         for (uint256 i = 0; i < ids.length; ++i) {
@@ -385,13 +360,9 @@ contract Assets is ERC1155, EIP712 {
     }
 
     /// @dev An intent is good once, in time, and only by its signer's will.
-    function _useIntent(
-        address signer,
-        uint256 nonce,
-        uint256 deadline,
-        bytes32 hash,
-        bytes calldata signature
-    ) private {
+    function _useIntent(address signer, uint256 nonce, uint256 deadline, bytes32 hash, bytes calldata signature)
+        private
+    {
         if (block.timestamp > deadline) revert IntentExpired(deadline);
         _useNonce(signer, nonce);
         if (!SignatureChecker.isValidSignatureNowCalldata(signer, hash, signature)) revert BadSignature(signer);
@@ -412,10 +383,7 @@ contract Assets is ERC1155, EIP712 {
 
     /// @dev DELEGATECALL to this very contract with a gas limit, taking back only the head of what it says on failure.
     /// Solidity's own `try` copies all of it, which the caller would pay.
-    function _callSelf(
-        bytes memory data,
-        uint256 gasLimit
-    ) private returns (bool success, bytes memory reason) {
+    function _callSelf(bytes memory data, uint256 gasLimit) private returns (bool success, bytes memory reason) {
         uint256 most = MAX_REASON_BYTES;
         assembly ("memory-safe") {
             success := delegatecall(gasLimit, address(), add(data, 0x20), mload(data), 0x00, 0x00)

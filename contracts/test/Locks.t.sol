@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IERC1155Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
+import {Assets} from "../src/Assets.sol";
+import {AssetsTest} from "./support/AssetsTest.sol";
+import {JointWallet, Reentering} from "./support/Wallets.sol";
+
+contract LocksTest is AssetsTest {
+    /// @dev Lock `amount` of alice's for the world, for a day.
+    function locked(uint256 id, uint256 amount, uint256 nonce) private returns (Assets.Lock memory intent) {
+        intent = lockOf(alice, id, amount, nonce);
+        assets.lockWithSignature(intent, signed(ALICE_KEY, intent));
+    }
+
+    function refusedLock(Assets.Lock memory intent, bytes memory reason) private {
+        bytes memory signature = signed(ALICE_KEY, intent);
+        vm.expectRevert(reason);
+        assets.lockWithSignature(intent, signature);
+        yes(!assets.isNonceUsed(alice, intent.nonce));
+    }
+
+    /// A lock says what is locked, for whom and until when.
+    function testFuzz_lock(uint128 held, uint128 amount, uint256 seconds_) public {
+        vm.assume(held != 0);
+        amount = amount % held + 1;
+        uint256 id = given(alice, held, 0);
+        Assets.Lock memory intent = lockOf(alice, id, amount, 1);
+        intent.until = uint64(NOW + 1 + seconds_ % assets.MAX_LOCK_SECONDS());
+        bytes memory signature = signed(ALICE_KEY, intent);
+        vm.expectEmit(true, true, true, true);
+        emit Assets.Locked(alice, world, id, amount, intent.until);
+        assets.lockWithSignature(intent, signature);
+        eq(assets.lockedOf(alice, id), amount);
+        eq(assets.balanceOf(alice, id), held);
+        (uint256 itsAmount, uint64 until) = assets.lockOf(alice, id, world);
+        yes(itsAmount == amount && until == intent.until);
+        vm.expectRevert(abi.encodeWithSelector(Assets.NonceAlreadyUsed.selector, alice, 1));
+        assets.lockWithSignature(intent, signature);
+    }
+
+    /// The digest of a lock is EIP-712's, spelled out by hand.
+    function test_digest() public view {
+        Assets.Lock memory intent = lockOf(alice, 1, 2, 3);
+        bytes32 domain = keccak256(
+            abi.encode(
+                keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),
+                keccak256("p2pos"),
+                keccak256("1"),
+                block.chainid,
+                address(assets)
+            )
+        );
+        string memory shape =
+            "Lock(address owner,address world,uint256 id,uint256 amount,uint64 until,uint256 nonce,uint256 deadline)";
+        bytes32 body = keccak256(abi.encode(keccak256(bytes(shape)), intent));
+        yes(assets.hashLock(intent) == keccak256(abi.encodePacked(hex"1901", domain, body)));
+    }
+
+    /// What is locked moves by no way there is: signature, the owner's call, an operator's, or a batch.
+    function test_locked_never_moves() public {
+        uint256 id = given(alice, 10, 0);
+        locked(id, 7, 1);
+        bytes memory reason = abi.encodeWithSelector(Assets.ItemLocked.selector, alice, id, 3);
+        Assets.Transfer memory intent = transferOf(alice, bob, id, 4, 2);
+        refused(intent, signed(ALICE_KEY, intent), reason);
+        vm.expectRevert(reason);
+        vm.prank(alice);
+        assets.safeTransferFrom(alice, bob, id, 4, "");
+        vm.prank(alice);
+        assets.setApprovalForAll(bob, true);
+        vm.expectRevert(reason);
+        vm.prank(bob);
+        assets.safeTransferFrom(alice, bob, id, 4, "");
+        vm.prank(alice);
+        assets.safeTransferFrom(alice, bob, id, 3, "");
+        eq(assets.balanceOf(alice, id), 7);
+    }
+
+    /// A batch that names a class twice can't take more than is free.
+    function test_batch_with_a_class_twice() public {
+        uint256 id = given(alice, 10, 0);
+        locked(id, 7, 1);
+        (uint256[] memory ids, uint256[] memory amounts) = (new uint256[](2), new uint256[](2));
+        (ids[0], ids[1], amounts[0], amounts[1]) = (id, id, 2, 2);
+        vm.expectRevert(abi.encodeWithSelector(Assets.ItemLocked.selector, alice, id, 1));
+        vm.prank(alice);
+        assets.safeBatchTransferFrom(alice, bob, ids, amounts, "");
+    }
+
+    /// More than the balance is refused as that, locked or not.
+    function test_above_the_balance() public {
+        uint256 id = given(alice, 10, 0);
+        locked(id, 7, 1);
+        bytes memory reason =
+            abi.encodeWithSelector(IERC1155Errors.ERC1155InsufficientBalance.selector, alice, 10, 11, id);
+        Assets.Transfer memory intent = transferOf(alice, bob, id, 11, 2);
+        refused(intent, signed(ALICE_KEY, intent), reason);
+        Assets.Lock memory other = lockOf(alice, id, 11, 3);
+        other.world = bob;
+        refusedLock(other, reason);
+    }
+
+    /// The same units can't be locked for two worlds, nor twice for one.
+    function test_locked_once() public {
+        uint256 id = given(alice, 10, 0);
+        locked(id, 7, 1);
+        refusedLock(lockOf(alice, id, 1, 2), abi.encodeWithSelector(Assets.AlreadyLocked.selector, alice, world, id));
+        Assets.Lock memory other = lockOf(alice, id, 4, 2);
+        other.world = bob;
+        refusedLock(other, abi.encodeWithSelector(Assets.ItemLocked.selector, alice, id, 3));
+        other.amount = 3;
+        assets.lockWithSignature(other, signed(ALICE_KEY, other));
+        eq(assets.lockedOf(alice, id), 10);
+    }
+
+    /// A lock ends after now and within a week, holds something, and has a world.
+    function test_senseless_locks() public {
+        uint256 id = given(alice, 10, 0);
+        uint256 latest = NOW + assets.MAX_LOCK_SECONDS();
+        Assets.Lock memory intent = lockOf(alice, id, 1, 1);
+        intent.until = uint64(NOW);
+        refusedLock(intent, abi.encodeWithSelector(Assets.LockTimeOutOfRange.selector, intent.until, latest));
+        intent.until = uint64(latest + 1);
+        refusedLock(intent, abi.encodeWithSelector(Assets.LockTimeOutOfRange.selector, intent.until, latest));
+        intent.until = type(uint64).max;
+        refusedLock(intent, abi.encodeWithSelector(Assets.LockTimeOutOfRange.selector, intent.until, latest));
+        intent.until = uint64(latest);
+        intent.amount = 0;
+        refusedLock(intent, abi.encodeWithSelector(Assets.EmptyLock.selector, world, 0));
+        (intent.amount, intent.world) = (1, address(0));
+        refusedLock(intent, abi.encodeWithSelector(Assets.EmptyLock.selector, address(0), 1));
+    }
+
+    /// A lock is its owner's will alone, unaltered and in time; a transfer's signature is none.
+    function testFuzz_lock_needs_its_signature(uint8 field, uint256 change) public {
+        uint256 id = given(alice, 10, 0);
+        Assets.Lock memory intent = lockOf(alice, id, 5, 1);
+        bytes memory signature = signed(ALICE_KEY, intent);
+        vm.assume(change != 0);
+        field %= 7;
+        if (field == 0) intent.world = address(uint160(uint256(uint160(world)) ^ (change % type(uint160).max + 1)));
+        if (field == 1) intent.id ^= change;
+        if (field == 2) intent.amount ^= change;
+        if (field == 3) intent.until = uint64(uint256(intent.until) ^ (change % type(uint64).max + 1));
+        if (field == 4) intent.nonce ^= change;
+        if (field == 5) signature = signed(BOB_KEY, intent);
+        if (field == 6) signature = signed(ALICE_KEY, transferOf(alice, world, id, 5, 1));
+        vm.expectRevert(abi.encodeWithSelector(Assets.BadSignature.selector, alice));
+        assets.lockWithSignature(intent, signature);
+    }
+
+    /// A lock that was signed expires like a transfer.
+    function test_lock_deadline() public {
+        uint256 id = given(alice, 10, 0);
+        Assets.Lock memory intent = lockOf(alice, id, 5, 1);
+        vm.warp(intent.deadline + 1);
+        refusedLock(intent, abi.encodeWithSelector(Assets.IntentExpired.selector, intent.deadline));
+    }
+
+    /// A transfer and a lock with one nonce: only the first counts.
+    function test_nonces_are_shared() public {
+        uint256 id = given(alice, 10, 0);
+        Assets.Transfer memory intent = transferOf(alice, bob, id, 1, 1);
+        locked(id, 5, 1);
+        refused(intent, signed(ALICE_KEY, intent), abi.encodeWithSelector(Assets.NonceAlreadyUsed.selector, alice, 1));
+    }
+
+    /// Before its end a lock is the world's to release, and nobody else's, the owner included.
+    function testFuzz_release_early(address other) public {
+        vm.assume(other != world);
+        uint256 id = given(alice, 10, 0);
+        Assets.Lock memory intent = locked(id, 7, 1);
+        vm.warp(intent.until - 1);
+        bytes memory reason = abi.encodeWithSelector(Assets.StillLocked.selector, alice, world, id, intent.until);
+        vm.expectRevert(reason);
+        vm.prank(other);
+        assets.unlock(alice, world, id);
+        vm.expectRevert(reason);
+        vm.prank(alice);
+        assets.unlock(alice, world, id);
+        vm.expectEmit(true, true, true, true);
+        emit Assets.Unlocked(alice, world, id, 7);
+        vm.prank(world);
+        assets.unlock(alice, world, id);
+        eq(assets.lockedOf(alice, id), 0);
+        vm.prank(alice);
+        assets.safeTransferFrom(alice, bob, id, 10, "");
+    }
+
+    /// Once its time is over anyone may release it, once; then it can be locked anew.
+    function testFuzz_release_late(address other) public {
+        uint256 id = given(alice, 10, 0);
+        Assets.Lock memory intent = locked(id, 7, 1);
+        vm.warp(intent.until);
+        vm.prank(other);
+        assets.unlock(alice, world, id);
+        vm.expectRevert(abi.encodeWithSelector(Assets.NotLocked.selector, alice, world, id));
+        vm.prank(world);
+        assets.unlock(alice, world, id);
+        locked(id, 10, 2);
+        eq(assets.lockedOf(alice, id), 10);
+    }
+
+    /// What comes in while something is locked is free.
+    function test_what_comes_in_is_free() public {
+        uint256 id = given(alice, 10, 0);
+        locked(id, 10, 1);
+        vm.prank(issuer);
+        assets.mint(alice, id, 2);
+        vm.prank(alice);
+        assets.safeTransferFrom(alice, bob, id, 2, "");
+        eq(assets.balanceOf(alice, id), 10);
+    }
+
+    /// A wallet contract locks by its own rule too.
+    function test_contract_wallet_locks() public {
+        address wallet = address(new JointWallet(alice, bob));
+        uint256 id = given(wallet, 10, 0);
+        Assets.Lock memory intent = lockOf(wallet, id, 4, 1);
+        assets.lockWithSignature(intent, bytes.concat(signed(ALICE_KEY, intent), signed(BOB_KEY, intent)));
+        eq(assets.lockedOf(wallet, id), 4);
+    }
+
+    /// A receiver that releases the sender's expired lock from its hook gets only what was sent.
+    function test_unlock_reentered() public {
+        uint256 id = given(alice, 10, 0);
+        Assets.Lock memory intent = locked(id, 7, 1);
+        Reentering receiver = new Reentering(assets);
+        receiver.prepare(abi.encodeCall(assets.unlock, (alice, world, id)));
+        vm.warp(intent.until);
+        vm.prank(alice);
+        assets.safeTransferFrom(alice, address(receiver), id, 3, "");
+        yes(receiver.succeeded());
+        eq(assets.balanceOf(alice, id), 7);
+        eq(assets.lockedOf(alice, id), 0);
+    }
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Assets} from "../../src/Assets.sol";
+import {Vm} from "./Vm.sol";
+
+/// @notice What every test stands on: a fresh ledger, a few accounts with keys, and short ways to sign.
+abstract contract AssetsTest {
+    /// @dev Where Foundry answers cheat codes.
+    Vm internal constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
+
+    uint256 internal constant ALICE_KEY = 0xA11CE;
+    uint256 internal constant BOB_KEY = 0xB0B;
+    /// @dev Half the order of secp256k1: a signature's s above it has a twin below.
+    uint256 internal constant CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141;
+    /// @dev Any moment after 1970, so that the past is a valid time too.
+    uint256 internal constant NOW = 1_800_000_000;
+    bytes32 internal constant DIGEST = keccak256("a descriptor");
+
+    Assets internal assets;
+    address internal alice = vm.addr(ALICE_KEY);
+    address internal bob = vm.addr(BOB_KEY);
+    address internal issuer = vm.addr(0x155);
+    address internal world = vm.addr(0x3012D);
+
+    function setUp() public virtual {
+        vm.warp(NOW);
+        assets = new Assets();
+    }
+
+    /// @dev A class with `cap`, of which `to` holds `amount`.
+    function given(address to, uint256 amount, uint128 cap) internal returns (uint256 id) {
+        vm.prank(issuer);
+        id = assets.createClass(bytes32(uint256(cap)), cap, DIGEST);
+        vm.prank(issuer);
+        assets.mint(to, id, amount);
+    }
+
+    function transferOf(address from, address to, uint256 id, uint256 amount, uint256 nonce)
+        internal
+        view
+        returns (Assets.Transfer memory)
+    {
+        return Assets.Transfer(from, to, id, amount, nonce, block.timestamp + 1 hours);
+    }
+
+    function lockOf(address owner, uint256 id, uint256 amount, uint256 nonce)
+        internal
+        view
+        returns (Assets.Lock memory)
+    {
+        return Assets.Lock(owner, world, id, amount, uint64(block.timestamp + 1 days), nonce, block.timestamp + 1 hours);
+    }
+
+    function signed(uint256 key, bytes32 digest) internal pure returns (bytes memory) {
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, digest);
+        return abi.encodePacked(r, s, v);
+    }
+
+    function signed(uint256 key, Assets.Transfer memory intent) internal view returns (bytes memory) {
+        return signed(key, assets.hashTransfer(intent));
+    }
+
+    function signed(uint256 key, Assets.Lock memory intent) internal view returns (bytes memory) {
+        return signed(key, assets.hashLock(intent));
+    }
+
+    /// @dev Submit, expecting it to be refused with `reason`, changing nothing. (The hash is taken first, because the
+    /// expectation counts for the next call.)
+    function refused(Assets.Transfer memory intent, bytes memory signature, bytes memory reason) internal {
+        vm.expectRevert(reason);
+        assets.transferWithSignature(intent, signature);
+    }
+
+    function eq(uint256 left, uint256 right) internal pure {
+        if (left != right) revert Unequal(left, right);
+    }
+
+    function eq(bytes memory left, bytes memory right) internal pure {
+        if (keccak256(left) != keccak256(right)) revert UnequalBytes(left, right);
+    }
+
+    function yes(bool condition) internal pure {
+        if (!condition) revert Untrue();
+    }
+
+    error Unequal(uint256 left, uint256 right);
+    error UnequalBytes(bytes left, bytes right);
+    error Untrue();
+}
