@@ -26,8 +26,8 @@ from typing import Any
 
 import trio
 
-from p2pos import log
-from p2pos.devnet import leash
+from p2pos import leash, log
+from p2pos.devnet import limits
 from p2pos.errors import P2posError, UnavailableError, UserError
 from p2pos.ledger.rpc import Rpc
 
@@ -159,8 +159,8 @@ class Anvil:
 
 
 def _between_fork_and_exec() -> None:
-    leash.die_with_parent()
-    leash.cap_memory(MEMORY_CAP_BYTES)
+    limits.die_with_parent()
+    limits.cap_memory(MEMORY_CAP_BYTES)
 
 
 def _write_whole(state: Path, dump: str) -> None:
@@ -202,7 +202,7 @@ async def _cancel_on_signal(signals: Any, scope: trio.CancelScope) -> None:
 
 
 async def _cancel_at_end(scope: trio.CancelScope) -> None:
-    await leash.stdin_closed()
+    await leash.let_go()
     scope.cancel()
 
 
