@@ -29,11 +29,19 @@ class Frame(NamedTuple):
 
 def encode(message: WireMessage, payload: bytes | memoryview = b"") -> bytes:
     """The bytes of one frame. Raises InternalError where it is larger than any reader would take."""
+    return head(message, len(payload)) + payload
+
+
+def head(message: WireMessage, payload_length: int) -> bytes:
+    """The bytes of a frame that stand before its payload of so many bytes, which need not be copied to be sent.
+
+    Raises InternalError where the frame is larger than any reader would take.
+    """
     header = codec.encode(message)
-    body = 4 + len(header) + len(payload)
+    body = 4 + len(header) + payload_length
     if body > MAX_FRAME or len(header) > MAX_HEADER:
         raise InternalError(f"a frame of {body} bytes is over the limit of {MAX_FRAME}")
-    return b"".join((_LENGTHS.pack(body, len(header)), header, payload))
+    return _LENGTHS.pack(body, len(header)) + header
 
 
 class FrameReader:

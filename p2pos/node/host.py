@@ -1,0 +1,348 @@
+"""A libp2p host: an identity that listens, dials, and serves protocols. The one wrapper of the library.
+
+Only noise and TLS secure a connection (the library's default takes plaintext, over which anyone can be anyone)
+and only yamux carries streams (mplex lets a stranger end the process).
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from weakref import WeakValueDictionary
+
+import trio
+from libp2p import new_host
+from libp2p.abc import INotifee
+from libp2p.crypto.x25519 import create_new_key_pair as new_noise_key
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.protocol_muxer.exceptions import MultiselectClientError
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.rcmgr import ResourceLimits, ResourceManager
+from libp2p.rcmgr.connection_limits import ConnectionLimits
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as Noise
+from libp2p.security.tls.transport import PROTOCOL_ID as TLS
+from libp2p.security.tls.transport import TLSTransport
+from libp2p.stream_muxer.exceptions import MuxedStreamEOF
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.tcp.tcp import TCP
+
+from p2pos import log
+from p2pos.errors import PeerError, UnavailableError, UserError
+from p2pos.node import addresses as multiaddresses
+from p2pos.node import libp2p_patches
+from p2pos.node.identity import Identity
+from p2pos.node.streams import FrameStream, StreamLost, fault_of
+from p2pos.types import PeerId
+
+MAX_CONNECTIONS = 2000
+"""Open at once, in both directions; each costs some 100 KiB and a file descriptor."""
+MAX_STREAMS = 20_000
+"""Open at once over all connections."""
+MAX_CONNECTIONS_PER_PEER = 4
+"""Two when both ends dial at once, and two more while lost ones are not yet noticed."""
+DIAL_STAGGER_S = 0.2
+"""Head start of an address over the next one of the same peer (RFC 8305 recommends 0.25 s and 0.1 s at least)."""
+MAX_ADDRESSES = 16
+"""Addresses tried of one peer, as many as an announcement holds."""
+PING_INTERVAL_S = 10.0
+"""Between two questions whether a connected peer's process still answers; TCP can't see one that hangs."""
+PING_TIMEOUT_S = 5.0
+"""After which such a peer counts as gone."""
+GOODBYE_S = 2.0
+"""For closing all connections when the host ends; after that their sockets are closed without a word."""
+
+Handler = Callable[[FrameStream], Awaitable[None]]
+
+_log = log.get("host")
+
+
+class Host:
+    """A running host. Made by `open_host`."""
+
+    def __init__(self, identity: Identity, host: Any) -> None:
+        self.peer = identity.peer
+        self.addresses: tuple[str, ...] = ()
+        """Where others can dial it: real ports, `/p2p/` at the end. Empty for a pure client."""
+        self._host = host
+        self._network = host.get_network()
+        self._dialling: WeakValueDictionary[PeerId, trio.Lock] = WeakValueDictionary()
+        self._on_disconnect: list[Callable[[PeerId], None]] = []
+        self._network.register_notifee(_Disconnects(self._disconnected))
+
+    async def connect(self, peer: PeerId, addresses: Sequence[str], *, deadline_s: float = 10.0) -> None:
+        """Have a connection to this peer, over whichever of its addresses answers first.
+
+        Raises UnavailableError where none does in time, and PeerError for a peer id or an address that is none.
+        """
+        peer_id = multiaddresses.library_id(peer)
+        targets = [multiaddresses.dialable(text, peer) for text in addresses[:MAX_ADDRESSES]]
+        lock = self._dialling.setdefault(peer, trio.Lock())
+        why: list[str] = []
+        with trio.move_on_after(deadline_s):
+            async with lock:
+                if peer not in self.connected():
+                    await self._race(peer_id, targets, why)
+        if peer not in self.connected():
+            raise UnavailableError(
+                f"peer {peer} does not answer at any of its {len(addresses)} addresses",
+                peer=peer,
+                addresses=list(addresses),
+                why=why,
+            )
+
+    async def connect_to(self, address: str, *, deadline_s: float = 10.0) -> PeerId:
+        """Connect to the peer that a multiaddress names at its end, `/p2p/…`; returns its id.
+
+        Raises UserError for anything else, UnavailableError where nobody or somebody else answers there.
+        """
+        peer = multiaddresses.peer_of(address)
+        try:
+            await self.connect(peer, [address], deadline_s=deadline_s)
+        except UnavailableError as exc:
+            raise UnavailableError(
+                f"nobody answers at {address}",
+                hint="is that node running, and is this its peer id?",
+                address=address,
+                why=exc.fields["why"],
+            ) from exc
+        return peer
+
+    def serve(self, protocol: str, handler: Handler) -> None:
+        """Have `handler` called with each stream that a peer opens for this protocol.
+
+        The stream is closed when the handler returns and reset when it raises; what it raises is logged and ends
+        nothing else.
+        """
+
+        async def handle(net_stream: Any) -> None:
+            peer = PeerId(str(net_stream.muxed_conn.peer_id))
+            stream = FrameStream(peer, _YamuxBytes(net_stream))
+            try:
+                await handler(stream)
+                await stream.finish()
+            except Exception as exc:  # noqa: BLE001 - a handler's fault ends its stream, not the host
+                await stream.reset()
+                fault = fault_of(exc)
+                if fault is not None:
+                    _log.info("dropped a stream", protocol=protocol, peer=peer, why=str(fault))
+                else:
+                    _log.exception("a handler failed", protocol=protocol, peer=peer)
+            except BaseException:
+                await stream.reset()
+                raise
+
+        self._host.set_stream_handler(protocol, handle)
+
+    async def open(self, peer: PeerId, protocol: str, *, deadline_s: float = 10.0) -> FrameStream:
+        """Open a stream to a peer that is connected.
+
+        Raises UnavailableError where it isn't, or not any more, and PeerError where it does not speak the protocol.
+        """
+        if peer not in self.connected():
+            raise UnavailableError(f"peer {peer} is not connected", peer=peer)
+        try:
+            with trio.fail_after(deadline_s):
+                return FrameStream(peer, _YamuxBytes(await self._negotiated(multiaddresses.library_id(peer), protocol)))
+        except trio.TooSlowError:
+            raise UnavailableError(f"peer {peer} did not answer in {deadline_s:g} s", peer=peer) from None
+        except MultiselectClientError as exc:
+            if peer in self.connected():
+                raise PeerError(peer, f"does not speak {protocol}", protocol=protocol) from exc
+            raise UnavailableError(f"the connection to peer {peer} is gone", peer=peer) from exc
+        except (BaseLibp2pError, OSError) as exc:
+            raise UnavailableError(f"the connection to peer {peer} is gone", peer=peer) from exc
+
+    def on_disconnect(self, callback: Callable[[PeerId], None]) -> None:
+        """Have `callback` called with each peer whose last connection ends."""
+        self._on_disconnect.append(callback)
+
+    def connected(self) -> frozenset[PeerId]:
+        """The peers that a connection is open to."""
+        return frozenset(
+            PeerId(str(peer))
+            for peer, connections in self._network.connections.items()
+            if any(_alive(connection) for connection in connections)
+        )
+
+    async def disconnect(self, peer: PeerId) -> None:
+        """Close every connection to this peer."""
+        await self._network.close_peer(multiaddresses.library_id(peer))
+
+    async def listen(self, address: str) -> None:
+        """Listen at this multiaddress too; its port may be 0 for any.
+
+        Raises UserError where the address is not one of TCP or can't be listened on.
+        """
+        wanted = multiaddresses.listenable(address)
+        if not await self._network.listen(wanted):
+            raise UserError(multiaddresses.why_not(wanted), hint="choose another with --listen", address=address)
+        found = [str(real) for real in self._network.listeners[str(wanted)].get_addrs()]
+        self.addresses += tuple(f"{real}/p2p/{self.peer}" for text in found for real in multiaddresses.expanded(text))
+
+    async def _race(self, peer_id: Any, addresses: Sequence[Any], why: list[str]) -> None:
+        """Dial every address, each a little after the one before or at once when that one failed."""
+        async with trio.open_nursery() as nursery:
+            for address in addresses:
+                failed = trio.Event()
+                nursery.start_soon(self._attempt, peer_id, address, failed, why, nursery.cancel_scope)
+                with trio.move_on_after(DIAL_STAGGER_S):
+                    await failed.wait()
+
+    async def _attempt(
+        self, peer_id: Any, address: Any, failed: trio.Event, why: list[str], race: trio.CancelScope
+    ) -> None:
+        try:
+            await self._network.dial_addr(address, peer_id)
+        except (BaseLibp2pError, OSError) as exc:
+            why.append(f"{address}: {exc}")
+            failed.set()
+        else:
+            race.cancel()
+
+    async def _negotiated(self, peer_id: Any, protocol: str) -> Any:
+        # The library forgets a stream whose opening is cancelled, with the place that it holds among 256.
+        # Opening only writes one frame, which `libp2p_yamux.STALL_S` bounds.
+        with trio.CancelScope(shield=True):
+            net_stream = await self._network.new_stream(peer_id)
+        try:
+            client = self._host.multiselect_client
+            await client.select_one_of([protocol], MultiselectCommunicator(net_stream))
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await net_stream.reset()
+            raise
+        return net_stream
+
+    def _disconnected(self, peer: PeerId) -> None:
+        if peer not in self.connected():
+            for callback in self._on_disconnect:
+                callback(peer)
+
+
+@asynccontextmanager
+async def open_host(identity: Identity, listen: Sequence[str] = ()) -> AsyncIterator[Host]:
+    """Run a host for as long as the context lasts.
+
+    Args:
+        identity: whose host it is.
+        listen: multiaddresses of TCP, such as `/ip4/127.0.0.1/tcp/0`; empty for a pure client.
+
+    Raises UserError for an address that can't be listened on.
+
+    """
+    libp2p_patches.apply()
+    logging.getLogger("libp2p").setLevel(logging.CRITICAL)  # what it calls an error, we raise or log ourselves
+    library = new_host(
+        key_pair=identity.key_pair,
+        sec_opt={
+            TLS: TLSTransport(identity.key_pair),
+            NOISE: Noise(identity.key_pair, noise_privkey=new_noise_key().private_key),
+        },
+        muxer_opt={YAMUX: Yamux},
+        transports=[TCP()],
+        resource_manager=_limits(),
+        connection_config=ConnectionConfig(
+            max_connections=MAX_CONNECTIONS,
+            min_connections=0,  # all may come from outside
+            low_watermark=0,  # below it the library dials peers by itself
+            high_watermark=MAX_CONNECTIONS,
+            max_connections_per_peer=MAX_CONNECTIONS_PER_PEER,
+            enable_health_monitoring=True,
+            health_initial_delay=PING_INTERVAL_S,
+            health_check_interval=PING_INTERVAL_S,
+            ping_timeout=PING_TIMEOUT_S,
+            abort_connection_on_ping_failure=True,
+        ),
+    )
+    network = library.get_network()
+    network.retry_config = RetryConfig(max_retries=0)  # who dials decides about trying again
+    network.set_resource_manager(_limits(), enable_stream_semaphore=False)  # refuse the excess, don't queue it
+    async with library.run([]):
+        host = Host(identity, library)
+        for address in listen:
+            await host.listen(address)
+        try:
+            yield host
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(GOODBYE_S):
+                async with trio.open_nursery() as nursery:
+                    for connection in network.get_connections():
+                        nursery.start_soon(connection.close)
+            with trio.CancelScope(shield=True):
+                await library.close()
+
+
+def _limits() -> ResourceManager:
+    """The library's own limits, without its circuit breaker: five refusals close that to everyone for a minute."""
+    return ResourceManager(
+        limits=ResourceLimits(max_connections=MAX_CONNECTIONS, max_streams=MAX_STREAMS),
+        connection_limits=ConnectionLimits(
+            max_established_total=MAX_CONNECTIONS, max_established_per_peer=2 * MAX_CONNECTIONS_PER_PEER
+        ),
+        enable_metrics=False,
+        enable_memory_limits=False,
+        enable_circuit_breaker=False,
+        enable_graceful_degradation=False,
+        enable_rate_limiting=False,
+    )
+
+
+def _alive(connection: Any) -> bool:
+    return not connection.is_closed and not connection.muxed_conn.event_shutting_down.is_set()
+
+
+class _YamuxBytes:
+    """A `streams.ByteStream` of libp2p's, past the state machine that the library puts before yamux's own."""
+
+    def __init__(self, net_stream: Any) -> None:
+        self._net_stream = net_stream
+        self._muxed = net_stream.muxed_stream
+
+    async def write(self, data: bytes | memoryview) -> None:
+        try:
+            await self._muxed.write(data)
+        except (BaseLibp2pError, OSError) as exc:
+            raise StreamLost from exc
+
+    async def read(self, size: int) -> bytes:
+        try:
+            return bytes(await self._muxed.read(size))
+        except MuxedStreamEOF:
+            return b""
+        except (BaseLibp2pError, OSError) as exc:
+            raise StreamLost from exc
+
+    async def close(self) -> None:
+        try:
+            await self._net_stream.close()
+        except (BaseLibp2pError, OSError) as exc:
+            _log.debug("a stream was gone before it was closed", why=repr(exc))
+
+    async def reset(self) -> None:
+        try:
+            await self._net_stream.reset()
+        except (BaseLibp2pError, OSError) as exc:
+            _log.debug("a stream was gone before it was reset", why=repr(exc))
+
+
+class _Disconnects(INotifee):  # type: ignore[misc]  # the library ships no types that mypy follows
+    """Hears of every connection that ends."""
+
+    def __init__(self, report: Callable[[PeerId], None]) -> None:
+        self._report = report
+
+    async def disconnected(self, network: Any, conn: Any) -> None:  # noqa: ARG002 - the library's signature
+        self._report(PeerId(str(conn.muxed_conn.peer_id)))
+
+    async def connected(self, network: Any, conn: Any) -> None: ...
+
+    async def opened_stream(self, network: Any, stream: Any) -> None: ...
+
+    async def closed_stream(self, network: Any, stream: Any) -> None: ...
+
+    async def listen(self, network: Any, multiaddr: Any) -> None: ...
+
+    async def listen_close(self, network: Any, multiaddr: Any) -> None: ...
