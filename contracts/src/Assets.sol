@@ -74,9 +74,9 @@ contract Assets is ERC1155, EIP712 {
     /// in one go; who stays longer signs again.
     uint64 public constant MAX_LOCK_SECONDS = 7 days;
 
-    /// @notice The least gas that a batch must grant each intent: a transfer between plain accounts where every
-    /// storage slot is cold and new takes at most 70,000 (see docs/contract.md), so no relayer can make one fail by
-    /// granting too little.
+    /// @notice The least gas that a batch must grant each intent, so that no relayer can make one fail by granting too
+    /// little: a third more than a transfer between plain accounts takes where every storage slot is cold and new, which
+    /// is 72,000 with its calldata (test/Gas.t.sol).
     uint256 public constant MIN_GAS_PER_INTENT = 100_000;
 
     /// @dev Gas between the check of what is left and the call that it protects, generously: the call's own price
