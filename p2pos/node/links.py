@@ -52,7 +52,7 @@ class Links:
     Args:
         host: a running `Host`.
         protocol: the id that both directions speak.
-        on_frame: called with each frame that comes in, one at a time per stream; where it returns an awaitable,
+        receive: called with each frame that comes in, one at a time per stream; where it returns an awaitable,
             the stream is not read on until that is done. A PeerError that it raises resets the stream, as bytes
             that are no frame do.
         on_lost: called once when what joined us to a peer breaks (a link, or its last connection), or when a
@@ -66,13 +66,13 @@ class Links:
         host: Transport,
         protocol: str,
         *,
-        on_frame: Callable[[PeerId, Frame], Awaitable[None] | None],
+        receive: Callable[[PeerId, Frame], Awaitable[None] | None],
         on_lost: Callable[[PeerId], None],
         queue_frames: int = QUEUE_FRAMES,
     ) -> None:
         self._host = host
         self._protocol = protocol
-        self._on_frame = on_frame
+        self._receive = receive
         self._on_lost = on_lost
         self._queue_frames = queue_frames
         self._links: dict[PeerId, _Link] = {}
@@ -207,7 +207,7 @@ class Links:
         self._join(stream)
         try:
             while (frame := await stream.receive()) is not None:
-                if (pending := self._on_frame(stream.peer, frame)) is not None:
+                if (pending := self._receive(stream.peer, frame)) is not None:
                     await pending
         except P2posError:
             self._lost_with(stream)

@@ -6,7 +6,7 @@ the message. A message that carries a tensor or a block has it as the frame's pa
 
 from typing import Annotated, Literal, TypeAlias
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 STAGE_PROTOCOL = "/p2pos/stage/1.0.0"
 STATUS_PROTOCOL = "/p2pos/status/1.0.0"
@@ -157,6 +157,11 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     """Bytes of weights that the process read from disk."""
     goodbye: bool = False
     """The last one of a node that leaves."""
+
+
+def farewell(last: Announcement, sequence: int, expires: int) -> Announcement:
+    """The last announcement again, as a goodbye."""
+    return structs.replace(last, sequence=sequence, expires=expires, goodbye=True)
 
 
 class Signed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
