@@ -126,7 +126,11 @@ class Chain:
         with self._errors():
             block = self._w3.eth.get_block("latest")
         return Block(
-            block["number"], "0x" + bytes(block["hash"]).hex(), block["timestamp"], Wei(block.get("baseFeePerGas", 0))
+            block["number"],
+            "0x" + bytes(block["hash"]).hex(),
+            block["timestamp"],
+            Wei(block.get("baseFeePerGas", 0)),
+            block["gasLimit"],
         )
 
     def block_number(self) -> int:

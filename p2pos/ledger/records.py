@@ -25,6 +25,8 @@ class Block(NamedTuple):
     """Seconds since the epoch."""
     base_fee: Wei
     """Per gas."""
+    gas_limit: int
+    """Of all its transactions together."""
 
 
 class Receipt(NamedTuple):

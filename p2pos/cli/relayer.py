@@ -1,0 +1,153 @@
+"""`p2pos relayer`: the service that submits what owners have signed."""
+
+import errno
+import functools
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+from rich.console import Console
+from rich.table import Table
+from trio_typing import TaskStatus
+
+from p2pos import leash, log
+from p2pos.cli.options import json_option, print_json, with_settings
+from p2pos.cli.wallet import fd_option, get_passphrase
+from p2pos.config import Settings
+from p2pos.errors import UserError
+from p2pos.ledger import relayer as service
+from p2pos.ledger.chain import Chain
+from p2pos.ledger.client import RelayerClient
+from p2pos.ledger.queue import Queue
+from p2pos.ledger.relayer_http import application
+from p2pos.ledger.submitter import MAX_BATCH, Submitter
+from p2pos.ledger.wallet import Signer, Wallets
+
+LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
+
+
+@click.group()
+def relayer() -> None:
+    """The service that submits signed intents and pays their gas."""
+
+
+@relayer.command()
+@click.option("--queue", type=click.Path(path_type=Path, dir_okay=False), help="Default: relayer/queue.sqlite at home.")
+@click.option("--listen", default="127.0.0.1:0", show_default=True, help="HOST:PORT, of loopback; port 0 is any free.")
+@click.option("--wallet", "name", default="operator", show_default=True, help="The wallet that pays for gas.")
+@click.option(
+    "--max-batch", type=click.IntRange(1, MAX_BATCH), default=MAX_BATCH, show_default=True, help="Intents per batch."
+)
+@click.option("--leash", "leashed", is_flag=True, help="Shut down when standard input ends.")
+@fd_option
+@with_settings("rpc_url", "contract", "passphrase_file")
+def run(
+    settings: Settings,
+    queue: Path | None,
+    listen: str,
+    name: str,
+    max_batch: int,
+    leashed: bool,
+    passphrase_fd: int | None,
+) -> None:
+    """Run it. Prints one line of JSON when it is ready."""
+    host, port = _loopback(listen)
+    wallets = Wallets(settings.wallets)
+    wallets.address(name)  # an unknown name is said before a passphrase is asked for
+    signer = wallets.unlock(name, get_passphrase(settings, passphrase_fd, f"wallet {name}"))
+    chain = Chain.connect(settings.rpc_url, chain_id=settings.chain_id, contract=settings.contract)
+    if not settings.contract:
+        raise UserError("no asset contract is set", hint="give --contract, or --home of a devnet")
+    store = Queue(queue or settings.home / "relayer" / "queue.sqlite")
+    try:
+        submitter = Submitter(chain, store, signer, confirmations=settings.confirmations, max_batch=max_batch)
+        submitter.bind()
+        trio.run(_serve, service.Relayer(chain, store, submitter, signer.address), signer, host, port, leashed)
+    finally:
+        store.close()
+
+
+@relayer.command()
+@json_option
+@with_settings("relayer_url")
+def status(settings: Settings, as_json: bool) -> None:
+    """Show what a relayer has in hand."""
+    summary = RelayerClient(settings.relayer_url).summary()
+    if as_json:
+        print_json(summary)
+        return
+    rows = [
+        ("chain", f"{summary['chain_id']}, block {summary['head']}"),
+        ("contract", summary["contract"]),
+        ("sender", summary["sender"]),
+        ("sender's coin", _coin(summary["sender_balance_wei"])),
+        *[(state, str(count)) for state, count in summary["intents"].items()],
+        ("open batches", str(summary["open_batches"])),
+        ("trouble", summary["trouble"] or "none"),
+    ]
+    if sys.stdout.isatty():
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+    else:
+        for key, value in rows:
+            click.echo(f"{key}\t{value}")
+
+
+async def _serve(relayer_: service.Relayer, signer: Signer, host: str, port: int, leashed: bool) -> None:
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_stop_on_signal, stop)
+        if leashed:
+            nursery.start_soon(_stop_at_end_of_input, stop)
+        try:
+            await _run_service(relayer_, signer, host, port, stop)
+        except* OSError as group:
+            fault = group.exceptions[0]
+            if isinstance(fault, OSError) and fault.errno == errno.EADDRINUSE:
+                raise UserError(f"port {port} on {host} is in use", hint="give --listen another") from fault
+            raise
+        nursery.cancel_scope.cancel()
+
+
+async def _run_service(relayer_: service.Relayer, signer: Signer, host: str, port: int, stop: trio.Event) -> None:
+    app: Any = application(relayer_)
+    async with trio.open_nursery() as nursery:
+        url = await nursery.start(functools.partial(service.run, relayer_, app, host=host, port=port, stop=stop))
+        click.echo(json.dumps({"ready": True, "url": url, "sender": signer.address}))
+        await stop.wait()
+        log.get("relayer").info("stopping")
+
+
+async def _stop_on_signal(stop: trio.Event, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            stop.set()
+            return
+
+
+async def _stop_at_end_of_input(stop: trio.Event) -> None:
+    await leash.let_go()
+    stop.set()
+
+
+def _loopback(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535 or not host:
+        raise UserError(f"“{listen}” is not HOST:PORT", hint="for example 127.0.0.1:8080")
+    if host not in LOOPBACK:
+        raise UserError(
+            f"a relayer listens on loopback only, not on {host}",
+            hint="put a reverse proxy that limits requests in front of it",
+        )
+    return host, int(port)
+
+
+def _coin(wei: str | None) -> str:
+    return "unknown" if wei is None else f"{int(wei) / 10**18:.6f}"

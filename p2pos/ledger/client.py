@@ -1,0 +1,118 @@
+"""A relayer's client. Synchronous: the command line's, and through a thread anyone's."""
+
+import json
+import time
+from typing import Any
+
+import httpx
+
+from p2pos.errors import ChainError, UnavailableError, UserError
+from p2pos.ledger.intents import Refusal, RefusedError, SignedIntent
+from p2pos.ledger.queue import Status
+
+TIMEOUT_S = 30.0
+"""Of one request. An admission takes a relayer under 1 s; its own request to a slow chain up to 30."""
+POLL_S = 0.2
+"""Between two looks at an intent's state."""
+
+
+class RelayerClient:
+    """One relayer over HTTP."""
+
+    def __init__(self, url: str) -> None:
+        if not url:
+            raise UserError("no relayer is set", hint="give --relayer-url, or --direct --wallet NAME")
+        if not url.startswith(("http://", "https://")):
+            raise UserError(f"“{url}” is not an http or https URL", hint="check --relayer-url")
+        self.url = url.rstrip("/")
+        self._client = httpx.Client(timeout=TIMEOUT_S)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def submit(self, intent: SignedIntent) -> Status:
+        """Hand an intent in. Returns its status once the relayer has it on disk.
+
+        Raises RefusedError as the relayer said it; UnavailableError where it is full or away.
+        """
+        return _status(self._ask("POST", "/intents", content=json.dumps(intent.as_json())))
+
+    def status(self, id_: str) -> Status | None:
+        """What the relayer knows of an intent, or None."""
+        answer = self._ask("GET", f"/intents/{id_}", missing=None)
+        return _status(answer) if answer is not None else None
+
+    def summary(self) -> dict[str, Any]:
+        """Its `/status`."""
+        answer: dict[str, Any] = self._ask("GET", "/status")
+        return answer
+
+    def wait(self, id_: str, timeout_s: float) -> Status:
+        """Wait until an intent is settled or has failed.
+
+        Raises:
+            RefusedError: it failed.
+            UnavailableError: it is still under way after `timeout_s`.
+
+        """
+        ends_s = time.monotonic() + timeout_s
+        while True:
+            status = self.status(id_)
+            if status is None:
+                raise ChainError(f"the relayer at {self.url} does not know intent {id_}", hint="submit it again")
+            if status.state == "settled":
+                return status
+            if status.state == "failed":
+                raise RefusedError(Refusal(status.refusal), status.reason, **_fields(status))
+            if time.monotonic() >= ends_s:
+                raise UnavailableError(
+                    f"intent {id_} is {status.state} but in no block after {timeout_s:.0f} s",
+                    hint="the relayer goes on with it; ask later with p2pos asset submit",
+                )
+            time.sleep(POLL_S)
+
+    def _ask(self, method: str, path: str, *, content: str | None = None, **default: Any) -> Any:
+        try:
+            try:
+                response = self._client.request(method, self.url + path, content=content)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # an idle connection that the server closed meanwhile; every request of ours may be repeated
+                response = self._client.request(method, self.url + path, content=content)
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            raise UnavailableError(
+                f"the relayer at {self.url} can't be reached ({type(exc).__name__})", hint="check --relayer-url"
+            ) from exc
+        if response.status_code == httpx.codes.NOT_FOUND and default:
+            return default["missing"]
+        try:
+            answer = response.json()
+        except ValueError as exc:
+            raise self._nonsense() from exc
+        if response.is_success:
+            return answer
+        error = answer.get("error") if isinstance(answer, dict) else None
+        if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+            raise self._nonsense()
+        message, hint = error.pop("message"), str(error.pop("hint", ""))
+        error.pop("fault", None)
+        refusal = error.pop("refusal", None)
+        if refusal in set(Refusal):
+            raise RefusedError(Refusal(refusal), message, hint=hint, **error)
+        if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            raise UnavailableError(message, hint=hint, **error)
+        raise ChainError(message, hint=hint, **error)
+
+    def _nonsense(self) -> UnavailableError:
+        return UnavailableError(f"{self.url} doesn't answer as a relayer", hint="check --relayer-url")
+
+
+def _status(answer: Any) -> Status:
+    try:
+        return Status(**answer)
+    except TypeError as exc:
+        raise UnavailableError("the relayer's answer is not a status", hint="it may be of another version") from exc
+
+
+def _fields(status: Status) -> dict[str, Any]:
+    return {key: value for key, value in status.as_json().items() if key not in {"refusal", "reason"}}

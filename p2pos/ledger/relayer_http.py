@@ -1,0 +1,98 @@
+"""The relayer's HTTP face: `POST /intents`, `GET /intents/{id}`, `/status`, `/healthz`, `/metrics`.
+
+An error's body is `{"error": …}` with the fields of `P2posError.as_dict()`; `client` turns it back into the error.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from p2pos.errors import P2posError, UnavailableError
+from p2pos.ledger.intents import MAX_BYTES, Refusal, RefusedError, SignedIntent
+from p2pos.ledger.relayer import Relayer
+
+CONFLICTS = {Refusal.REPLAYED, Refusal.CONFLICT}
+"""Refusals that are answered with 409: the intent is sound but its nonce is spent. The others are 422."""
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def application(relayer: Relayer) -> Starlette:
+    """The ASGI application."""
+
+    async def post_intent(request: Request) -> Response:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BYTES:
+                return _error(RefusedError(Refusal.MALFORMED, f"the intent is larger than {MAX_BYTES} bytes"), 413)
+        status = await relayer.submit(SignedIntent.parse(bytes(body)))
+        return JSONResponse(status.as_json(), status_code=202)
+
+    async def get_intent(request: Request) -> Response:
+        status = await relayer.status(request.path_params["id"])
+        if status is None:
+            return JSONResponse({"error": {"fault": "user", "message": "no such intent was handed in"}}, 404)
+        return JSONResponse(status.as_json())
+
+    async def get_status(_request: Request) -> Response:
+        return JSONResponse(await relayer.summary())
+
+    async def healthz(_request: Request) -> Response:
+        if relayer.unreachable:
+            return JSONResponse({"ok": False, "because": relayer.unreachable}, 503)
+        return JSONResponse({"ok": True})
+
+    async def metrics(_request: Request) -> Response:
+        return Response(_metrics(await relayer.summary(), relayer.refused), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route("/intents", _guarded(post_intent), methods=["POST"]),
+            Route("/intents/{id}", _guarded(get_intent)),
+            Route("/status", _guarded(get_status)),
+            Route("/healthz", _guarded(healthz)),
+            Route("/metrics", _guarded(metrics)),
+        ]
+    )
+
+
+def _guarded(handler: Handler) -> Handler:
+    async def guarded(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except RefusedError as exc:
+            return _error(exc, 409 if exc.refusal in CONFLICTS else 422)
+        except UnavailableError as exc:
+            return _error(exc, 503)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except P2posError as exc:
+            return _error(exc, 502)
+
+    return guarded
+
+
+def _error(exc: P2posError, code: int) -> Response:
+    headers = {"Retry-After": "2"} if code == 503 else None
+    return JSONResponse({"error": exc.as_dict()}, code, headers)
+
+
+def _metrics(summary: dict[str, Any], refused: dict[str, int]) -> bytes:
+    registry = CollectorRegistry()
+    intents = Gauge("p2pos_relayer_intents", "Intents in the queue's file.", ["state"], registry=registry)
+    for state, count in summary["intents"].items():
+        intents.labels(state).set(count)
+    refusals = Gauge("p2pos_relayer_refused", "Intents refused since the start.", ["refusal"], registry=registry)
+    for refusal, count in refused.items():
+        refusals.labels(refusal).set(count)
+    Gauge("p2pos_relayer_open_batches", "Batches under way.", registry=registry).set(summary["open_batches"])
+    Gauge("p2pos_relayer_head_block", "The newest block seen.", registry=registry).set(summary["head"] or 0)
+    balance = Gauge("p2pos_relayer_balance_ether", "The sending account's coin.", registry=registry)
+    balance.set(int(summary["sender_balance_wei"] or 0) / 1e18)
+    return generate_latest(registry)
