@@ -97,9 +97,27 @@ def keep(checkpoint: Checkpoint, manifest: Manifest, cache: Path) -> Path:
     path = _cache_path(checkpoint, cache)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        json.dump({"stamp": _stamp(checkpoint), "manifest": manifest.to_bytes().decode()}, file)
+        entry = {
+            "model": manifest.model_id,
+            "directory": str(checkpoint.directory.resolve()),
+            "stamp": _stamp(checkpoint),
+            "manifest": manifest.to_bytes().decode(),
+        }
+        json.dump(entry, file)
     Path(file.name).replace(path)
     return path
+
+
+def pinned(cache: Path) -> list[tuple[ModelId, str]]:
+    """Id and directory of each model whose manifest was kept."""
+    found = []
+    for path in sorted((cache / "manifests").glob("*.json")):
+        try:
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            found.append((ModelId(entry["model"]), str(entry["directory"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # half a file of a crashed machine; `keep` makes it again
+    return found
 
 
 def _cache_path(checkpoint: Checkpoint, cache: Path) -> Path:

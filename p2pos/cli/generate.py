@@ -1,0 +1,170 @@
+"""`p2pos generate`: continue a text through the swarm, streamed as it comes."""
+
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from p2pos.cli.options import json_option, print_json, with_settings
+from p2pos.config import Settings
+from p2pos.errors import UserError
+from p2pos.node import client, visitor
+from p2pos.node.client import Generation, ModelFiles
+from p2pos.shard import manifest
+from p2pos.shard.checkpoint import Checkpoint
+from p2pos.shard.routing import route
+from p2pos.shard.session import Request
+from p2pos.shard.text import TextStream
+from p2pos.types import PeerId
+from p2pos.wire.messages import Sampling, StageRef
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the person asked for."""
+
+    prompt: str
+    max_tokens: int
+    sampling: Sampling
+    stops: tuple[str, ...]
+    ids: bool
+    quiet: bool
+    """Print nothing as it comes."""
+
+
+@click.command()
+@click.argument("prompt")
+@with_settings("bootstrap", "model")
+@click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Stop after this many.")
+@click.option("--temperature", type=click.FloatRange(0.0, 100.0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), default=1.0, show_default=True)
+@click.option("--top-k", type=click.IntRange(0, 1 << 20), default=0, show_default=True, help="0 keeps all.")
+@click.option("--repetition-penalty", type=click.FloatRange(0.01, 100.0), default=1.0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True)
+@click.option("--stop", "stops", multiple=True, help="End before this text; may be given several times.")
+@click.option("--ids", is_flag=True, help="PROMPT is token ids, and token ids are printed.")
+@json_option
+def generate(
+    settings: Settings,
+    prompt: str,
+    max_tokens: int,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    repetition_penalty: float,
+    seed: int,
+    stops: tuple[str, ...],
+    ids: bool,
+    as_json: bool,
+) -> int:
+    """Continue PROMPT through the swarm. Ctrl-C stops it and frees every stage's cache."""
+    sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed)
+    wish = Wish(prompt, max_tokens, sampling, stops, ids, quiet=as_json)
+    return trio.run(_main, settings, wish)
+
+
+async def _main(settings: Settings, wish: Wish) -> int:
+    code = 0
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def on_signal() -> None:
+                nonlocal code
+                async for _ in signals:
+                    code = INTERRUPTED
+                    nursery.cancel_scope.cancel()
+                    return
+
+            nursery.start_soon(on_signal)
+            async with visitor.visit(settings.bootstrap) as swarm:
+                answer = await _generate(swarm, settings, wish)
+            if wish.quiet:
+                print_json(answer)
+            nursery.cancel_scope.cancel()
+    return code
+
+
+async def _generate(swarm: visitor.Visitor, settings: Settings, wish: Wish) -> dict[str, Any]:
+    model = swarm.choose_model(_model_id(settings))
+    stages = route(swarm.announcements, model)
+    await swarm.host.connect(PeerId(stages[0].peer), stages[0].addresses)
+    files = await client.fetch_model_files(swarm.host, PeerId(stages[0].peer), model)
+    prompt = _prompt_ids(files, wish)
+    max_tokens = client.prepare(files, prompt, wish.max_tokens)
+    request = Request(tuple(prompt), max_tokens, files.eos, wish.sampling)
+    began_s = trio.current_time()
+    async with swarm.client.generate(model, stages, request) as generation:
+        answer = await _stream(generation, files, wish, began_s)
+    return {"prompt_ids": prompt, **answer, "route": _route(stages)}
+
+
+async def _stream(generation: Generation, files: ModelFiles, wish: Wish, began_s: float) -> dict[str, Any]:
+    """Print tokens as they come, and give what `--json` says of them."""
+    text = TextStream(files.tokenizer, wish.stops) if files.tokenizer is not None else None
+    token_ids: list[int] = []
+    shown: list[str] = []
+    first_s = last_s = began_s
+
+    def show(piece: str) -> None:
+        shown.append(piece)
+        if not wish.quiet and not wish.ids:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+
+    async for token in generation:
+        last_s = trio.current_time()
+        first_s = first_s if token_ids else last_s
+        token_ids.append(token)
+        if wish.ids and not wish.quiet:
+            sys.stdout.write(f"{token} ")
+            sys.stdout.flush()
+        if text is not None:
+            show(text.push(token))
+            if text.stopped:
+                break
+    if text is not None:
+        show(text.end())
+    if not wish.quiet:
+        click.echo()
+    decode_s = last_s - first_s
+    return {
+        "token_ids": token_ids,
+        "text": "".join(shown),
+        "finish_reason": generation.finish_reason or "stop",
+        "ttft_ms": round((first_s - began_s) * 1e3, 3),
+        "tok_s": round((len(token_ids) - 1) / decode_s, 3) if decode_s > 0 else None,
+    }
+
+
+def _model_id(settings: Settings) -> str:
+    """What `--model` means to the swarm: for a directory, the id of what it holds."""
+    directory = Path(settings.model)
+    if not settings.model or not directory.is_dir():
+        return settings.model
+    checkpoint = Checkpoint.open(directory)
+    known = manifest.cached(checkpoint, settings.cache)
+    if known is None:
+        known = manifest.make(checkpoint)
+        manifest.keep(checkpoint, known, settings.cache)
+    return known.model_id
+
+
+def _prompt_ids(files: ModelFiles, wish: Wish) -> list[int]:
+    if wish.ids:
+        words = wish.prompt.replace(",", " ").split()
+        if not all(word.isdecimal() for word in words):
+            raise UserError("with --ids the prompt is token ids", hint='for example "1 22 333"')
+        return [int(word) for word in words]
+    if files.tokenizer is None:
+        raise UserError("this model has no tokenizer.json", hint="give token ids with --ids")
+    return list(files.tokenizer.encode(wish.prompt).ids)
+
+
+def _route(stages: list[StageRef]) -> list[dict[str, str]]:
+    return [{"peer": stage.peer, "layers": f"{stage.start}:{stage.end}"} for stage in stages]

@@ -1,0 +1,88 @@
+"""`p2pos node`: the daemon that serves layers."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import trio
+
+from p2pos.cli.options import with_settings
+from p2pos.cli.progress import progress_bars
+from p2pos.config import Settings
+from p2pos.errors import UserError
+from p2pos.models import DEFAULT
+from p2pos.node import daemon
+from p2pos.types import LayerSpan
+
+
+@click.group()
+def node() -> None:
+    """The daemon that serves layers."""
+
+
+@node.command("run")
+@with_settings("model", "bootstrap")
+@click.option("--layers", default="auto", show_default=True, help="Which layers to serve: A:B, or auto.")
+@click.option(
+    "--listen", multiple=True, default=["/ip4/127.0.0.1/tcp/0"], show_default=True, help="Multiaddress to listen on."
+)
+@click.option("--api", default="127.0.0.1:0", show_default=True, help="HOST:PORT of the HTTP interface.")
+@click.option("--dtype", type=click.Choice(["bf16", "f32"]), default="bf16", show_default=True, help="Compute in this.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(0), default=0, help="Threads of torch. 0: torch decides.")
+@click.option(
+    "--cache-tokens",
+    type=click.IntRange(1),
+    default=65536,
+    show_default=True,
+    help="Tokens that all sessions' caches may hold together.",
+)
+@click.option("--leash", "leashed", is_flag=True, help="Leave when standard input ends.")
+def run(
+    settings: Settings,
+    layers: str,
+    listen: tuple[str, ...],
+    api: str,
+    dtype: str,
+    device: str,
+    threads: int,
+    cache_tokens: int,
+    leashed: bool,
+) -> None:
+    """Serve a span of a model's layers until told to stop.
+
+    Prints one line of JSON when it is ready: peer id, addresses, and the HTTP interface's URL. SIGTERM or Ctrl-C
+    finishes the sessions under way, says goodbye and leaves.
+    """
+    config = daemon.NodeConfig(
+        home=settings.home,
+        cache=settings.cache,
+        model=Path(settings.model) if settings.model else DEFAULT,
+        layers=None if layers == "auto" else LayerSpan.parse(layers),
+        listen=listen,
+        bootstrap=settings.bootstrap,
+        api=_host_port(api),
+        dtype=dtype,
+        device=device,
+        threads=threads,
+        max_tokens=cache_tokens,
+        leashed=leashed,
+    )
+
+    async def main() -> None:
+        with progress_bars() as progress:
+            async with trio.open_nursery() as nursery:
+                ready: daemon.Ready = await nursery.start(daemon.run, config, progress)
+                line = {"ready": True, "peer": ready.peer, "addresses": ready.addresses, "api": ready.api}
+                click.echo(json.dumps(line))
+                sys.stdout.flush()
+
+    trio.run(main)
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isdecimal() and int(port) < 1 << 16):
+        raise UserError(f"“{text}” is not HOST:PORT", hint="for example 127.0.0.1:8080")
+    return host.strip("[]"), int(port)

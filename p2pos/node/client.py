@@ -1,0 +1,190 @@
+"""What a session's owner does: find the model's files, choose a route, send the prompt, receive tokens.
+
+A client sends and receives tokens only. It needs no torch and holds no weights.
+"""
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import trio
+from tokenizers import Tokenizer
+
+from p2pos.errors import PeerError, UnavailableError, UserError
+from p2pos.node.content_service import fetch
+from p2pos.node.host import Host
+from p2pos.node.stage_service import Outbox
+from p2pos.shard.manifest import Manifest
+from p2pos.shard.session import Emit, Fail, Finish, OwnerEffect, OwnerSession, Request, Send
+from p2pos.types import Cid, ModelId, PeerId, SessionId
+from p2pos.wire.framing import Frame
+from p2pos.wire.messages import StageMessage, StageRef
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """What a client needs to know of a model."""
+
+    model: ModelId
+    config: dict[str, Any]
+    generation_config: dict[str, Any]
+    tokenizer: Tokenizer | None
+    """None where the checkpoint has no tokenizer.json: only token ids can then be sent."""
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens that the context holds."""
+        return int(self._text_config().get("max_position_embeddings") or 1 << 20)
+
+    @property
+    def eos(self) -> tuple[int, ...]:
+        """The ids that end a text."""
+        value = self.generation_config.get("eos_token_id", self._text_config().get("eos_token_id"))
+        return tuple(token for token in (value if isinstance(value, list) else [value]) if isinstance(token, int))
+
+    def _text_config(self) -> dict[str, Any]:
+        text: dict[str, Any] = self.config.get("text_config", self.config)
+        return text
+
+
+async def fetch_model_files(host: Host, peer: PeerId, model: ModelId) -> ModelFiles:
+    """Get a model's config and tokenizer from a node that serves it, checked against the model's id."""
+    manifest = Manifest.from_bytes((await fetch(host, peer, [Cid(model)]))[Cid(model)], peer=peer)
+    names = [name for name in ("config.json", "generation_config.json", "tokenizer.json") if name in manifest.files]
+    blocks = await fetch(host, peer, [manifest.files[name] for name in names])
+    files = {name: blocks[manifest.files[name]] for name in names}
+    try:
+        return ModelFiles(
+            model,
+            json.loads(files["config.json"]),
+            json.loads(files.get("generation_config.json", b"{}")),
+            Tokenizer.from_buffer(files["tokenizer.json"]) if "tokenizer.json" in files else None,
+        )
+    except (KeyError, ValueError) as exc:
+        raise PeerError(peer, f"serves a model whose files can't be read: {exc}") from exc
+
+
+def prepare(files: ModelFiles, prompt: Sequence[int], max_tokens: int) -> int:
+    """How many tokens may be asked for after this prompt.
+
+    Raises UserError where the prompt is empty, has ids outside the vocabulary, or fills the context.
+    """
+    vocabulary = int(files._text_config().get("vocab_size", 1 << 31))
+    if not prompt:
+        raise UserError("the prompt is empty", hint="give at least one token")
+    if bad := [token for token in prompt if not 0 <= token < vocabulary]:
+        raise UserError(f"token {bad[0]} is not in the vocabulary", hint=f"ids are 0 to {vocabulary - 1}")
+    room = files.max_positions - len(prompt)
+    if room < 1:
+        raise UserError(
+            f"the prompt has {len(prompt)} tokens; the model's context holds {files.max_positions}",
+            hint="shorten it",
+        )
+    return min(max_tokens, room)
+
+
+class Generation:
+    """One text in the making. An async context manager, so that leaving it frees every stage's cache.
+
+    Iterate over it for the tokens. `finish_reason` is set when it ends by itself. Iterating raises the PeerError or
+    UnavailableError that ended it where something failed.
+    """
+
+    def __init__(self, client: "Client", session: OwnerSession, max_tokens: int) -> None:
+        self._client = client
+        self._session = session
+        # every token of the session fits, so that a slow reader never holds the network's reader up
+        self._send, self._receive = trio.open_memory_channel[Emit | Finish | Fail](max_tokens + 2)
+        self.finish_reason = ""
+
+    async def __aenter__(self) -> Self:
+        self._client._join(self._session, self)
+        self._perform(self._session.start())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._perform(self._session.stop("cancelled"))
+        self._client._leave(self._session)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> int:
+        if self.finish_reason:
+            raise StopAsyncIteration
+        while True:
+            with trio.move_on_at(self._session.deadline_s):
+                event = await self._receive.receive()
+                break
+            self._perform(self._session.on_time(trio.current_time()))
+        match event:
+            case Emit(tokens):
+                return tokens[0]
+            case Finish(reason):
+                self.finish_reason = reason
+                raise StopAsyncIteration
+            case Fail(error):
+                raise error
+
+    def on_message(self, sender: PeerId, message: StageMessage) -> None:
+        """Take a message of this session."""
+        self._perform(self._session.on_message(sender, message, trio.current_time()))
+
+    def on_lost(self, peer: PeerId) -> None:
+        """The connection to a peer is gone."""
+        self._perform(self._session.on_lost(peer))
+
+    def _perform(self, effects: Sequence[OwnerEffect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._client.outbox.post(effect.peer, effect.addresses, effect.message, effect.payload)
+            else:
+                self._send.send_nowait(effect)
+
+
+class Client:
+    """The sessions that this peer owns."""
+
+    def __init__(self, me: PeerId, outbox: Outbox) -> None:
+        self._me = me
+        self.outbox = outbox
+        self._open: dict[bytes, Generation] = {}
+
+    def generate(self, model: ModelId, stages: Sequence[StageRef], request: Request) -> Generation:
+        """A new session over these stages; it starts when it is entered."""
+        if not stages:
+            raise UnavailableError("there is no route to generate over")
+        session = OwnerSession(
+            SessionId(secrets.token_bytes(16)),
+            me=self._me,
+            model=model,
+            stages=stages,
+            request=request,
+            now_s=trio.current_time(),
+        )
+        return Generation(self, session, request.max_tokens)
+
+    def on_frame(self, sender: PeerId, frame: Frame) -> None:
+        """Take a message of the stage protocol; one of a session that is over is passed over."""
+        message = frame.message
+        if not isinstance(message, StageMessage):
+            raise PeerError(sender, f"sent {type(message).__name__} on the stage protocol")
+        generation = self._open.get(message.session)
+        if generation is not None:
+            generation.on_message(sender, message)
+
+    def on_lost(self, peer: PeerId) -> None:
+        """The connection to a peer is gone."""
+        for generation in list(self._open.values()):
+            generation.on_lost(peer)
+
+    def _join(self, session: OwnerSession, generation: Generation) -> None:
+        self._open[session.session] = generation
+
+    def _leave(self, session: OwnerSession) -> None:
+        self._open.pop(session.session, None)

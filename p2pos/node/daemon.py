@@ -1,0 +1,268 @@
+"""The node daemon: joins host, links, discovery, stage and HTTP under one root nursery, and leaves in good order."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+import trio
+from trio_typing import TaskStatus
+
+from p2pos import leash, log
+from p2pos.errors import UserError
+from p2pos.node import gateway
+from p2pos.node.content_service import ContentService
+from p2pos.node.discovery import Discovery
+from p2pos.node.host import Host, open_host
+from p2pos.node.identity import Identity
+from p2pos.node.links import Links
+from p2pos.node.outbox import Outbox
+from p2pos.node.stage_service import StageService
+from p2pos.shard import manifest
+from p2pos.shard.checkpoint import Checkpoint
+from p2pos.shard.manifest import Manifest
+from p2pos.shard.routing import uncovered
+from p2pos.shard.stage import Stage
+from p2pos.types import Cid, LayerSpan, PeerId
+from p2pos.wire.framing import Frame
+from p2pos.wire.messages import CONTENT_PROTOCOL, STAGE_PROTOCOL, Announcement
+
+DRAIN_S = 10.0
+"""Seconds that SIGTERM gives the sessions to finish."""
+
+FAREWELL_S = 1.0
+"""Seconds for the last messages to leave."""
+
+_log = log.get("node")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """What `p2pos node run` was asked to do."""
+
+    home: Path
+    cache: Path
+    model: Path
+    layers: LayerSpan | None
+    """None takes the first layers that nobody serves, or all of them."""
+    listen: tuple[str, ...]
+    bootstrap: tuple[str, ...]
+    api: tuple[str, int]
+    dtype: str
+    device: str
+    threads: int
+    """Of torch; 0 leaves it to torch."""
+    max_tokens: int
+    """Positions that all KV caches may hold together."""
+    leashed: bool
+    """Leave when standard input ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a node says once it serves."""
+
+    peer: str
+    addresses: tuple[str, ...]
+    api: str
+
+
+Progress = Callable[[str, int], Callable[[int], None]]
+"""Given a title and a total of bytes, what to call with each piece's bytes."""
+
+
+async def run(config: NodeConfig, progress: Progress, *, task_status: TaskStatus[Ready]) -> None:
+    """Run a node until it is told to leave (SIGTERM, SIGINT, or its leash).
+
+    Raises UserError, UnavailableError and others where it can't start; nothing is left behind then.
+    """
+    checkpoint = Checkpoint.open(config.model)
+    identity = Identity.load_or_create(config.home / "identity.key")
+    async with trio.open_nursery() as nursery, open_host(identity, config.listen) as host:
+        _log.info("listening", peer=host.peer, addresses=list(host.addresses))
+        discovery = Discovery(host, identity)
+        await nursery.start(discovery.run, config.bootstrap)
+        known = await pin(checkpoint, config.cache)
+        span = config.layers or _choose(discovery, known, checkpoint)
+        stage = await _load(config, span, known, progress)
+        node = _Node(config, host, discovery, checkpoint, known, stage)
+        await node.serve(nursery, task_status)
+        nursery.cancel_scope.cancel()
+
+
+async def pin(checkpoint: Checkpoint, cache: Path) -> Manifest:
+    """The checkpoint's manifest: from the cache, or made by another process, so that this one reads its span alone."""
+    known = manifest.cached(checkpoint, cache)
+    if known is None:
+        _log.info("naming the model by its content; this happens once", model=str(checkpoint.directory))
+        command = [sys.executable, "-m", "p2pos", "model", "pin", str(checkpoint.directory)]
+        await trio.run_process(
+            command, check=False, stdin=b"", capture_stdout=True, env={**os.environ, "P2POS_CACHE": str(cache)}
+        )
+        known = manifest.cached(checkpoint, cache)
+    if known is None:
+        raise UserError(f"{checkpoint.directory} could not be named by its content", hint="try `p2pos model pin`")
+    return known
+
+
+def _choose(discovery: Discovery, known: Manifest, checkpoint: Checkpoint) -> LayerSpan | None:
+    """For `--layers auto`: the first layers that nobody serves, else all."""
+    announced = [each for each in discovery.known() if each.model == known.model_id]
+    if not announced:
+        return None
+    count = announced[0].layers
+    _log.info("choosing layers", model=checkpoint.name, served_by=len(announced))
+    return uncovered(announced, known.model_id, count)
+
+
+async def _load(config: NodeConfig, span: LayerSpan | None, known: Manifest, progress: Progress) -> Stage:
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    checkpoint = Checkpoint.open(config.model)
+
+    def load() -> Stage:
+        return Stage.load(
+            config.model,
+            span,
+            dtype=config.dtype,
+            device=config.device,
+            manifest=known,
+            on_bytes=progress(f"loading {checkpoint.name}", checkpoint.total_bytes),
+        )
+
+    stage = await trio.to_thread.run_sync(load)
+    report = stage.report
+    _log.info(
+        "loaded",
+        layers=str(stage.span),
+        bytes_read=report.bytes_read,
+        span_bytes=report.span_bytes,
+        model_bytes=report.total_bytes,
+        resident_bytes=psutil.Process().memory_info().rss,
+        seconds=round(report.seconds, 2),
+    )
+    return stage
+
+
+class _Node:
+    """The parts of a running node, once the weights are there."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        host: Host,
+        discovery: Discovery,
+        checkpoint: Checkpoint,
+        known: Manifest,
+        stage: Stage,
+    ) -> None:
+        self._config = config
+        self._host = host
+        self._discovery = discovery
+        self._checkpoint = checkpoint
+        self._stage = stage
+        self._model = known.model_id
+        self._began_s = time.monotonic()
+        self._process = psutil.Process()
+        self._links = Links(host, STAGE_PROTOCOL, receive=self._receive, on_lost=self._on_lost)
+        self._outbox = Outbox(self._links, self._on_lost)
+        self._service = StageService(
+            host.peer,
+            self._model,
+            stage,
+            dtype=config.dtype,
+            max_tokens=config.max_tokens,
+            outbox=self._outbox,
+        )
+        files = {known.files[name]: path for name, path in checkpoint.side_files().items() if name in known.files}
+        self._content = ContentService({Cid(self._model): known.to_bytes(), **files})
+
+    async def serve(self, nursery: trio.Nursery, task_status: TaskStatus[Ready]) -> None:
+        """Serve until told to leave, then leave in good order."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            await nursery.start(self._service.run)
+            await nursery.start(self._outbox.run)
+            await nursery.start(self._links.run)
+            url: str = await nursery.start(gateway.run, *self._config.api, self.status)
+            self._host.serve(CONTENT_PROTOCOL, self._content.serve)
+            await self._discovery.announce(self._announcement)
+            task_status.started(Ready(self._host.peer, self._host.addresses, url))
+            _log.info("serving", model=self._checkpoint.name, layers=str(self._stage.span), api=url)
+            await self._told_to_leave(signals)
+            _log.info("leaving", sessions=self._service.engine.sessions)
+            await self._discovery.leave()
+            await self._service.drain(DRAIN_S)
+            await self._outbox.flush(FAREWELL_S)
+
+    async def _told_to_leave(self, signals: Any) -> None:
+        async def on_signal() -> None:
+            async for _ in signals:
+                told.set()
+                return
+
+        async def on_leash() -> None:
+            await leash.let_go()
+            told.set()
+
+        told = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(on_signal)
+            if self._config.leashed:
+                nursery.start_soon(on_leash)
+            await told.wait()
+            nursery.cancel_scope.cancel()
+
+    def status(self) -> gateway.Status:
+        """What `/status` and `/metrics` show."""
+        engine, report = self._service.engine, self._stage.report
+        return {
+            "peer": self._host.peer,
+            "addresses": list(self._host.addresses),
+            "model": self._model,
+            "model_name": self._checkpoint.name,
+            "layers": str(self._stage.span),
+            "model_layers": self._stage.layers,
+            "dtype": self._config.dtype,
+            "tokens_per_s": round(engine.tokens_per_s(), 2),
+            "sessions": engine.sessions,
+            "cached_tokens": engine.cached_tokens,
+            "cached_bytes": engine.cached_bytes,
+            "weight_bytes": report.bytes_read,
+            "span_bytes": report.span_bytes,
+            "resident_bytes": self._process.memory_info().rss,
+            "known_nodes": len(self._discovery.known()),
+            "uptime_s": round(time.monotonic() - self._began_s, 1),
+        }
+
+    def _announcement(self, sequence: int, expires: int) -> Announcement:
+        """What this node says of itself now; `sequence` and `expires` in milliseconds since the epoch."""
+        status = self.status()
+        return Announcement(
+            peer=self._host.peer,
+            addresses=list(self._host.addresses),
+            sequence=sequence,
+            expires=expires,
+            model=self._model,
+            model_name=self._checkpoint.name,
+            layers=self._stage.layers,
+            start=self._stage.span.start,
+            end=self._stage.span.end,
+            dtype=self._config.dtype,  # type: ignore[arg-type]  # the command line admits these literals alone
+            tokens_per_s=status["tokens_per_s"],
+            sessions=status["sessions"],
+            cached_tokens=status["cached_tokens"],
+            resident_bytes=status["resident_bytes"],
+            weight_bytes=status["weight_bytes"],
+        )
+
+    async def _receive(self, peer: PeerId, frame: Frame) -> None:
+        self._service.on_frame(peer, frame)
+
+    def _on_lost(self, peer: PeerId) -> None:
+        self._service.on_lost(peer)

@@ -1,0 +1,165 @@
+"""`/p2pos/stage/1.0.0` as a node serves it: opens sessions, feeds the engine, carries out what the machines want."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import trio
+from trio_typing import TaskStatus
+
+from p2pos import log
+from p2pos.errors import InternalError, P2posError, PeerError
+from p2pos.shard.engine import Engine, Failed
+from p2pos.shard.session import Computed, Release, Run, Send, StageEffect, StageSession
+from p2pos.shard.stage import Stage
+from p2pos.types import ModelId, PeerId
+from p2pos.wire.framing import Frame
+from p2pos.wire.messages import Fault, Open, StageMessage
+
+SWEEP_S = 5.0
+"""Seconds between two looks for sessions that nobody speaks of any more."""
+
+_log = log.get("stage")
+
+
+class Outbox(Protocol):
+    """What takes messages to peers; `links` is one."""
+
+    def post(
+        self, peer: PeerId, addresses: Sequence[str], message: StageMessage, payload: bytes | memoryview = b""
+    ) -> None:
+        """Queue a message and return at once. That a peer can't be reached is told later, as its loss."""
+
+
+class StageService:
+    """Serves one stage's sessions.
+
+    Args:
+        me: this node's peer id.
+        model: the model's id.
+        stage: the loaded span.
+        dtype: of hidden states on the wire.
+        max_tokens: positions that all caches may hold together.
+        outbox: takes messages to peers.
+
+    """
+
+    def __init__(
+        self, me: PeerId, model: ModelId, stage: Stage, *, dtype: str, max_tokens: int, outbox: Outbox
+    ) -> None:
+        self._me = me
+        self._model = model
+        self._stage = stage
+        self._outbox = outbox
+        self._sessions: dict[bytes, StageSession] = {}
+        self._draining = False
+        self._empty = trio.Event()
+        self.engine = Engine(stage, dtype=dtype, max_tokens=max_tokens, on_done=self._on_done)
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Compute and sweep until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.engine.run)
+            task_status.started()
+            while True:
+                await trio.sleep(SWEEP_S)
+                self._sweep(trio.current_time())
+
+    def on_frame(self, sender: PeerId, frame: Frame) -> None:
+        """Take a message of the stage protocol.
+
+        A message of a session that isn't here is answered with a fault, or passed over where it was itself one or
+        an end. A message that breaks the session's rules ends that session, and the sender hears why.
+        """
+        message = frame.message
+        if isinstance(message, Open):
+            self._open(sender, message)
+            return
+        if not isinstance(message, StageMessage):
+            raise PeerError(sender, f"sent {type(message).__name__} on the stage protocol")
+        session = self._sessions.get(message.session)
+        if session is None:
+            return  # it ended here while the message was under way
+        try:
+            effects = session.on_message(sender, message, frame.payload, trio.current_time())
+        except PeerError as exc:
+            _log.warning("broke the protocol", peer=sender, what=exc.message)
+            if sender != session.owner and sender not in session.neighbours:
+                return  # a stranger doesn't end other people's sessions
+            effects = session.fail("bad_request", exc.message)
+        self._perform(session, effects)
+
+    def on_lost(self, peer: PeerId) -> None:
+        """The connection to a peer is gone: end what can't go on without it."""
+        for session in list(self._sessions.values()):
+            if session.owner == peer:
+                _log.info("owner left", session=session.session.hex(), peer=peer)
+                self._perform(session, session.drop())
+            elif peer in session.neighbours:
+                self._perform(session, session.fail("next_stage", f"lost the connection to {peer}"))
+
+    async def drain(self, deadline_s: float) -> None:
+        """Admit nobody, wait for the sessions to finish, and after the deadline end them with a fault."""
+        self._draining = True
+        with trio.move_on_after(deadline_s):
+            if self._sessions:
+                await self._empty.wait()
+        for session in list(self._sessions.values()):
+            self._perform(session, session.fail("next_stage", "this node is leaving"))
+
+    def _open(self, sender: PeerId, order: Open) -> None:
+        try:
+            self._check(sender, order)
+            session = StageSession(order, me=self._me, sender=sender, now_s=trio.current_time())
+        except P2posError as exc:
+            code = "wrong_model" if order.model != self._model else "bad_request"
+            self._outbox.post(sender, (), Fault(order.session, code, exc.message))
+            return
+        refusal = "it is leaving" if self._draining else self.engine.admit(session)
+        if refusal:
+            self._outbox.post(sender, (), Fault(order.session, "busy", refusal))
+            return
+        self._sessions[order.session] = session
+        _log.debug("opened", session=session.session.hex(), owner=sender)
+        self._perform(session, session.start())
+
+    def _check(self, sender: PeerId, order: Open) -> None:
+        if order.session in self._sessions:
+            raise PeerError(sender, "opened a session that is open")
+        if order.model != self._model:
+            raise PeerError(sender, f"asked for the model {order.model}; this node serves {self._model}")
+        mine = order.stages[order.index] if order.index < len(order.stages) else None
+        if mine is None or (mine.start, mine.end) != (self._stage.span.start, self._stage.span.end):
+            raise PeerError(sender, f"asked for other layers than {self._stage.span}")
+        if order.stages[0].start != 0 or order.stages[-1].end != self._stage.layers:
+            raise PeerError(sender, f"asked for a route that is not all {self._stage.layers} layers")
+
+    async def _on_done(self, session: StageSession, result: Computed | Failed) -> None:
+        if isinstance(result, Computed):
+            self._perform(session, session.on_computed(result, trio.current_time()))
+            return
+        error = result.error
+        _log.error("a run failed", session=session.session.hex(), error=str(error), kind=type(error).__name__)
+        code = "bad_request" if isinstance(error, PeerError) else "internal"
+        text = error.message if isinstance(error, P2posError) else type(error).__name__
+        self._perform(session, session.fail(code, text))
+
+    def _perform(self, session: StageSession, effects: list[StageEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(peer, addresses, message, payload):
+                    self._outbox.post(peer, addresses, message, payload)
+                case Run():
+                    self.engine.schedule(session, effect)
+                case Release():
+                    self.engine.release(session)
+                    if self._sessions.pop(session.session, None) is None:
+                        raise InternalError("a session was released twice")
+                    _log.debug("released", session=session.session.hex())
+        if not self._sessions:
+            self._empty.set()
+            self._empty = trio.Event()
+
+    def _sweep(self, now_s: float) -> None:
+        for session in list(self._sessions.values()):
+            if session.expired(now_s):
+                self._perform(session, session.fail("deadline", "nobody spoke of this session any more"))

@@ -1,0 +1,111 @@
+"""A peer that serves nothing: joins a swarm to ask what is there and to generate. What the command line is."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from p2pos.errors import PeerError, UnavailableError, UserError
+from p2pos.node import discovery
+from p2pos.node.client import Client
+from p2pos.node.host import Host, open_host
+from p2pos.node.identity import Identity
+from p2pos.node.links import Links
+from p2pos.node.outbox import Outbox
+from p2pos.types import ModelId, PeerId
+from p2pos.wire.framing import Frame
+from p2pos.wire.messages import STAGE_PROTOCOL, Announcement
+
+FAREWELL_S = 2.0
+"""Seconds for the last messages, which free the caches of a session that was broken off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """A connection to a swarm."""
+
+    host: Host
+    client: Client
+    announcements: list[Announcement]
+    """What the bootstrap peers believe, verified, of each node the newest."""
+
+    async def round_trip_s(self, each: Announcement) -> float:
+        """Seconds from a question to a node until its answer, on a connection that is open.
+
+        Raises UnavailableError or PeerError where it doesn't answer.
+        """
+        await self.host.connect(PeerId(each.peer), each.addresses)
+        await discovery.ask(self.host, PeerId(each.peer))
+        began_s = trio.current_time()
+        await discovery.ask(self.host, PeerId(each.peer))
+        return trio.current_time() - began_s
+
+    def choose_model(self, wanted: str) -> ModelId:
+        """The id of the model that a person means: an id, a name, or "" for the only one there.
+
+        Raises UserError where it's one of several, UnavailableError where nobody serves it.
+        """
+        served = {each.model: each.model_name for each in self.announcements}
+        if not served:
+            raise UnavailableError("nobody in this swarm serves a model", hint="start one with `p2pos node run`")
+        found = [model for model, name in served.items() if wanted in {"", model, name}]
+        if not found:
+            names = ", ".join(sorted(served.values()))
+            raise UnavailableError(f"nobody serves the model {wanted}", hint=f"this swarm serves {names}")
+        if len(found) > 1:
+            names = ", ".join(f"{served[model]} ({model})" for model in sorted(found))
+            raise UserError("the swarm serves several models", hint=f"choose one with --model: {names}")
+        return ModelId(found[0])
+
+
+@asynccontextmanager
+async def visit(bootstrap: Sequence[str]) -> AsyncIterator[Visitor]:
+    """Join a swarm for as long as the context lasts, under an identity that is made for it alone.
+
+    Raises UserError without a bootstrap address, UnavailableError where none of them answers.
+    """
+    if not bootstrap:
+        raise UserError("no peer to join through", hint="give --bootstrap, or the --home of a devnet or node")
+
+    async def receive(peer: PeerId, frame: Frame) -> None:
+        client.on_frame(peer, frame)
+
+    def on_lost(peer: PeerId) -> None:
+        client.on_lost(peer)
+
+    identity = Identity.new()
+    async with open_host(identity) as host, trio.open_nursery() as nursery:
+        links = Links(host, STAGE_PROTOCOL, receive=receive, on_lost=on_lost)
+        outbox = Outbox(links, on_lost)
+        client = Client(host.peer, outbox)
+        await nursery.start(links.run)
+        await nursery.start(outbox.run)
+        try:
+            yield Visitor(host, client, await _ask_all(host, bootstrap))
+        finally:
+            with trio.CancelScope(shield=True):
+                await outbox.flush(FAREWELL_S)
+            nursery.cancel_scope.cancel()
+
+
+async def _ask_all(host: Host, bootstrap: Sequence[str]) -> list[Announcement]:
+    newest: dict[str, Announcement] = {}
+    failures: list[UnavailableError | PeerError] = []
+
+    async def ask(address: str) -> None:
+        try:
+            peer = await host.connect_to(address)
+            for each in await discovery.ask(host, peer):
+                if each.peer not in newest or newest[each.peer].sequence < each.sequence:
+                    newest[each.peer] = each
+        except (UnavailableError, PeerError) as exc:
+            failures.append(exc)
+
+    async with trio.open_nursery() as nursery:
+        for address in bootstrap:
+            nursery.start_soon(ask, address)
+    if len(failures) == len(bootstrap):
+        first = failures[0]
+        raise UnavailableError(first.message, hint=first.hint or "is a node running there?", bootstrap=list(bootstrap))
+    return list(newest.values())

@@ -1,0 +1,132 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pos.errors import UserError
+from p2pos.shard import architecture
+from p2pos.shard.checkpoint import Checkpoint, read_bytes
+from tests import checkpoints
+
+
+def test_headers_describe_every_tensor(checkpoint_of) -> None:
+    """The bytes of a tensor, read by its header, are the tensor."""
+    from safetensors.torch import load_file
+
+    checkpoint = Checkpoint.open(checkpoint_of("llama"))
+    loaded = load_file(checkpoint.directory / "model.safetensors")
+    assert set(checkpoint.tensors) == set(loaded)
+    for name, tensor in loaded.items():
+        assert read_bytes(checkpoint.tensors[name]) == tensor.numpy().tobytes()
+
+
+def test_a_sharded_checkpoint_is_one_model(tmp_path: Path, checkpoint_of) -> None:
+    """Several files with an index hold the same tensors as one file."""
+    model = checkpoints.whole(checkpoint_of("llama"))
+    model.save_pretrained(tmp_path, max_shard_size="200KB")
+    sharded, single = Checkpoint.open(tmp_path), Checkpoint.open(checkpoint_of("llama"))
+    assert len({tensor.file for tensor in sharded.tensors.values()}) > 1
+    assert set(sharded.tensors) == set(single.tensors)
+    assert sharded.total_bytes == single.total_bytes
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    """A directory that isn't there is said to be missing."""
+    with pytest.raises(UserError, match=f"there is no model directory at {tmp_path / 'gone'}"):
+        Checkpoint.open(tmp_path / "gone")
+
+
+def test_a_directory_without_config_is_refused(tmp_path: Path) -> None:
+    """A directory with no config.json isn't a model."""
+    with pytest.raises(UserError, match="has no config.json"):
+        Checkpoint.open(tmp_path)
+
+
+def test_a_directory_without_weights_is_refused(tmp_path: Path) -> None:
+    """A config alone isn't a model."""
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds no safetensors weights"):
+        Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1, -1000])
+def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
+    """A file cut anywhere is found out by its header, before any weight is read."""
+    file = checkpoints.save(tmp_path, "llama") / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(UserError, match="truncated"):
+        Checkpoint.open(tmp_path)
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    """A file that the index names and the directory lacks is named."""
+    checkpoints.whole(checkpoints.save(tmp_path / "a", "llama")).save_pretrained(tmp_path / "b", max_shard_size="200KB")
+    (tmp_path / "b" / "model-00002-of-00005.safetensors").unlink(missing_ok=True)
+    lost = next(file for file in sorted((tmp_path / "b").glob("model-*.safetensors")))
+    lost.unlink()
+    with pytest.raises(UserError, match="lacks model-0000"):
+        Checkpoint.open(tmp_path / "b")
+
+
+def test_an_index_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:
+    """A path in the index that leaves the directory is refused."""
+    (tmp_path / "config.json").write_text("{}")
+    index = {"weight_map": {"a": "../../etc/passwd"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="weight_map"):
+        Checkpoint.open(tmp_path)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_clear_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    """Whatever a weights file holds, opening it raises nothing but a UserError."""
+    directory = tmp_path_factory.mktemp("junk")
+    (directory / "config.json").write_text("{}")
+    (directory / "model.safetensors").write_bytes(data)
+    try:
+        assert Checkpoint.open(directory).tensors == {}
+    except UserError as exc:
+        assert "truncated" in exc.message
+
+
+def test_a_model_that_is_not_causal_is_refused(tmp_path: Path) -> None:
+    """An encoder's checkpoint is refused as what it is."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertForMaskedLM"]}))
+    with pytest.raises(UserError, match=r"not a causal language model \(BertForMaskedLM\)"):
+        architecture.read_config(tmp_path)
+
+
+def test_an_architecture_without_a_plan_is_refused(tmp_path: Path) -> None:
+    """A causal LM that publishes no pipeline plan can't be cut, and the refusal says so."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
+    with pytest.raises(UserError, match="GPT2LMHeadModel publishes no pipeline plan"):
+        architecture.read_config(tmp_path)
+
+
+def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
+    """A model type that transformers doesn't know is named."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "nonesuch"}))
+    with pytest.raises(UserError, match="nonesuch"):
+        architecture.read_config(tmp_path)
+
+
+def test_a_quantized_checkpoint_is_refused(tmp_path: Path) -> None:
+    """Quantized weights are not silently misread."""
+    config = checkpoints.config("llama", architectures=["LlamaForCausalLM"]).to_dict()
+    config["quantization_config"] = {"quant_method": "fp8"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="is quantized"):
+        architecture.read_config(tmp_path)
+
+
+def test_building_takes_no_memory_for_weights(checkpoint_of) -> None:
+    """Until it is filled, every parameter of a span lies on the meta device."""
+    config = architecture.read_config(checkpoint_of("llama"))
+    from p2pos.types import LayerSpan
+
+    model = architecture.build(config, LayerSpan(2, 4), torch.float32)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert {name.split(".")[2] for name, _ in model.named_parameters()} == {"2", "3"}

@@ -1,0 +1,128 @@
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from p2pos.errors import InternalError, UserError
+from p2pos.shard import manifest
+from p2pos.shard.checkpoint import Checkpoint
+from p2pos.shard.stage import Stage
+from p2pos.types import LayerSpan
+from tests import checkpoints
+
+CUTS = (LayerSpan(0, 1), LayerSpan(1, 4), LayerSpan(4, 6))
+PROMPT, STEPS = 36, 4
+
+
+@pytest.mark.parametrize("kind", checkpoints.CONFIGS)
+@pytest.mark.parametrize("chunk", [PROMPT, 7], ids=["whole prompt", "chunks of 7"])
+def test_three_way_split_equals_the_whole_model(checkpoint_of, kind: str, chunk: int) -> None:
+    """Logits through three stages, prefill in chunks and cached decode, are the whole model's to 1e-5 in fp32."""
+    directory = checkpoint_of(kind)
+    ids = torch.randint(3, 250, (PROMPT + STEPS,), generator=torch.Generator().manual_seed(1))
+    whole = checkpoints.whole(directory)
+    whole_cache = DynamicCache(config=whole.config)
+    stages = [Stage.load(directory, span, dtype="f32") for span in CUTS]
+    caches = [stage.new_cache() for stage in stages]
+    bounds = [*range(0, PROMPT, chunk), *range(PROMPT, PROMPT + STEPS + 1)]
+    for start, end in itertools.pairwise(bounds):
+        with torch.no_grad():
+            expected = whole(ids[None, start:end], past_key_values=whole_cache).logits[0, -1]
+        flow = ids[start:end]
+        for stage, cache in zip(stages, caches, strict=True):
+            flow = stage.run(flow, cache, want_logits=stage.is_tail)
+        torch.testing.assert_close(flow, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_third_of_the_layers_reads_a_third_of_the_bytes(tmp_path: Path) -> None:
+    """A process that loads a span reads its span's bytes and at most 5 % more, as the kernel counts them."""
+    directory = checkpoints.save(tmp_path / "m", "llama", num_hidden_layers=6, hidden_size=256, intermediate_size=1024)
+    script = f"""
+from pathlib import Path
+import transformers.models.llama.modeling_llama, torch
+from p2pos.shard.stage import Stage
+from p2pos.types import LayerSpan
+def read():
+    return int(next(l for l in open("/proc/self/io") if l.startswith("rchar")).split()[1])
+Stage.load(Path({str(directory)!r}), LayerSpan(0, 1), dtype="f32")  # imports are read as well: not what is measured
+before = read()
+report = Stage.load(Path({str(directory)!r}), LayerSpan(2, 4), dtype="f32").report
+print(read() - before, report.span_bytes, report.bytes_read, report.total_bytes)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    kernel, span, counted, total = map(int, done.stdout.split())
+    assert counted == span
+    assert span <= kernel <= 1.05 * span
+    assert total > 2.9 * span
+
+
+def test_weights_are_converted_to_the_dtype_asked_for(tmp_path: Path) -> None:
+    """A bf16 checkpoint loads as fp32 and the other way round."""
+    directory = checkpoints.save(tmp_path / "m", "llama", dtype=torch.bfloat16)
+    assert (
+        Stage.load(directory, LayerSpan(0, 2), dtype="f32").report.span_bytes
+        == 2 * Stage.load(directory, LayerSpan(0, 2), dtype="bf16").report.span_bytes
+    )
+
+
+def test_a_span_outside_the_model_is_refused(checkpoint_of) -> None:
+    """Layers that the model hasn't got are named in the refusal."""
+    with pytest.raises(UserError, match="layers 4:7 are outside the model, which has layers 0:6"):
+        Stage.load(checkpoint_of("llama"), LayerSpan(4, 7))
+
+
+def test_only_the_tail_gives_logits(checkpoint_of) -> None:
+    """Asking a stage without a head for logits is our own fault."""
+    stage = Stage.load(checkpoint_of("llama"), LayerSpan(0, 2), dtype="f32")
+    with pytest.raises(InternalError):
+        stage.run(torch.tensor([3]), stage.new_cache(), want_logits=True)
+
+
+def test_bytes_that_are_not_the_manifests_are_refused(tmp_path: Path) -> None:
+    """One flipped bit in a span's weights is found while they load."""
+    directory = checkpoints.save(tmp_path / "m", "llama")
+    checkpoint = Checkpoint.open(directory)
+    known = manifest.make(checkpoint)
+    tensor = checkpoint.tensors["model.layers.1.mlp.up_proj.weight"]
+    data = bytearray(tensor.file.read_bytes())
+    data[tensor.offset] ^= 1
+    tensor.file.write_bytes(data)
+    with pytest.raises(UserError, match="model.layers.1.mlp.up_proj.weight are not those of the manifest"):
+        Stage.load(directory, LayerSpan(0, 2), manifest=known)
+    Stage.load(directory, LayerSpan(2, 6), manifest=known)  # another's damage is not ours
+
+
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+    """A checkpoint that lacks a tensor of the span is refused by that tensor's name."""
+    directory = checkpoints.save(tmp_path / "m", "qwen3")
+    file = directory / "model.safetensors"
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(file)
+    del tensors["model.layers.5.mlp.down_proj.weight"]
+    save_file(tensors, file)
+    with pytest.raises(UserError, match="lacks model.layers.5.mlp.down_proj.weight"):
+        Stage.load(directory, LayerSpan(4, 6))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_stage_on_cuda_equals_the_cpu(checkpoint_of) -> None:
+    """The same span gives the same hidden states on a GPU as on the CPU."""
+    ids = torch.arange(3, 40)
+    outputs = []
+    for device in ("cpu", "cuda"):
+        stage = Stage.load(checkpoint_of("llama"), LayerSpan(0, 6), dtype="f32", device=device)
+        outputs.append(stage.run(ids, stage.new_cache(), want_logits=True).cpu())
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_cuda_device_that_is_not_there_is_refused(checkpoint_of, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking for a GPU on a machine without one says so."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no device cuda"):
+        Stage.load(checkpoint_of("llama"), LayerSpan(0, 1), device="cuda")

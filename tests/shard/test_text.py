@@ -1,0 +1,77 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from p2pos.shard.text import TextStream
+
+_BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
+TOKENIZER = Tokenizer(models.BPE({symbol: index for index, symbol in enumerate(_BYTES)}, []))
+TOKENIZER.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+TOKENIZER.decoder = decoders.ByteLevel()
+
+
+def pieces(text: str, stops: tuple[str, ...] = ()) -> tuple[list[str], bool]:
+    """What a stream shows for a text, token by token (each a byte), and whether it stopped."""
+    stream = TextStream(TOKENIZER, stops)
+    shown = []
+    for token in TOKENIZER.encode(text).ids:
+        shown.append(stream.push(token))
+        if stream.stopped:
+            break
+    return [*shown, stream.end()], stream.stopped
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",)), max_size=40))
+def test_all_text_comes_through(text: str) -> None:
+    """Without stop strings the pieces join to the text, whatever its script."""
+    assert "".join(pieces(text)[0]) == text
+
+
+def test_a_character_that_spans_tokens_is_held_until_whole() -> None:
+    """A Chinese character of three byte tokens is shown once, at the third."""
+    assert pieces("灯")[0] == ["", "", "灯", ""]
+
+
+def test_nothing_of_a_stop_string_is_shown() -> None:
+    """The text ends right before the stop string, even when that spans tokens."""
+    shown, stopped = pieces("one two END three", ("END",))
+    assert ("".join(shown), stopped) == ("one two ", True)
+
+
+def test_what_only_looked_like_a_stop_string_is_shown() -> None:
+    """A beginning of a stop string that goes on otherwise is shown after all."""
+    shown, stopped = pieces("the EN is near EN", ("END",))
+    assert ("".join(shown), stopped) == ("the EN is near EN", False)
+
+
+def test_the_earliest_stop_string_wins() -> None:
+    """Of several stop strings, the first in the text ends it."""
+    assert "".join(pieces("a, b. c", (".", ","))[0]) == "a"
+
+
+@given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+def test_a_stream_stops_where_the_whole_text_would(text: str, stops: list[str]) -> None:
+    """Cut token by token or all at once, the text shown is that before the first stop string."""
+    found = [at for stop in stops if (at := text.find(stop)) >= 0]
+    shown, stopped = pieces(text, tuple(stops))
+    assert stopped == bool(found)
+    if not found:
+        assert "".join(shown) == text
+    else:
+        assert text.startswith("".join(shown))
+        assert not any(stop in "".join(shown) for stop in stops)
+
+
+def test_no_text_after_the_stop() -> None:
+    """A stream that stopped shows nothing more."""
+    stream = TextStream(TOKENIZER, ("x",))
+    ids = TOKENIZER.encode("axb").ids
+    assert [stream.push(token) for token in ids] == ["a", "", ""]
+    assert not stream.end()
+
+
+@pytest.mark.parametrize("stops", [(), ("",)])
+def test_an_empty_stop_string_stops_nothing(stops: tuple[str, ...]) -> None:
+    """ "" is in every text, so it is passed over."""
+    assert "".join(pieces("abc", stops)[0]) == "abc"
