@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,9 +61,11 @@ class Process:
 
     """
 
-    def __init__(self, name: str, log_file: Path) -> None:
+    def __init__(self, name: str, log_file: Path, on_change: Callable[["Process"], None]) -> None:
+        """Args: its name; where its standard error goes; who is called when a process is there, and when it is gone."""
         self.name = name
         self.log_file = log_file
+        self._on_change = on_change
         self.state: State = "dead"
         self.ready: dict[str, Any] = {}
         self.exit_code: int | None = None
@@ -120,6 +122,7 @@ class Process:
             self.state = "dead"
             self._process = self.pid = self.born_s = None
             self._gone.set()
+            self._on_change(self)
 
     async def stop(self) -> None:
         """End the process politely, then by force, and return when it is gone."""
@@ -141,14 +144,14 @@ class Process:
 
     async def kill(self) -> None:
         """SIGKILL the process and all of its group, and return when it is gone."""
+        self.kill_now()
         if self._process is not None:
-            self._end_group(self._process.pid)
             await self._gone.wait()
 
-    async def wait_gone(self) -> None:
-        """Return when there is no process."""
+    def kill_now(self) -> None:
+        """SIGKILL the process and all of its group, and don't wait."""
         if self._process is not None:
-            await self._gone.wait()
+            self._end_group(self._process.pid)
 
     async def _open(self, command: Command) -> trio.Process:
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -170,6 +173,7 @@ class Process:
         self._process, self.pid = process, process.pid
         with suppress(psutil.Error):  # it may be gone already; then _first_line says so
             self.born_s = psutil.Process(process.pid).create_time()
+        self._on_change(self)
         return process
 
     async def _first_line(self, process: trio.Process, within_s: float) -> dict[str, Any]:
@@ -243,3 +247,8 @@ def last_line(log_file: Path, start: int = 0) -> str:
 def python(*arguments: str) -> tuple[str, ...]:
     """The command line of a module run by this very interpreter."""
     return (sys.executable, "-m", *arguments)
+
+
+def tied(*arguments: str) -> tuple[str, ...]:
+    """The same for a module that is long in starting, and must notice even then that this process is gone."""
+    return python("p2pos.devnet.tie", str(os.getpid()), *arguments)
