@@ -5,7 +5,7 @@ import {IERC1155} from "@openzeppelin/contracts/token/ERC1155/IERC1155.sol";
 import {IERC1155Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 import {Assets} from "../src/Assets.sol";
 import {AssetsTest} from "./support/AssetsTest.sol";
-import {Bomb, BombWallet, Burning, Reentering, Refusing} from "./support/Wallets.sol";
+import {Bomb, BombWallet, Burning, Costly, Reentering, Refusing} from "./support/Wallets.sol";
 
 contract RelayTest is AssetsTest {
     uint256 private constant GAS_PER_INTENT = 200_000;
@@ -125,14 +125,28 @@ contract RelayTest is AssetsTest {
     }
 
     /// However little gas a relayer sends along, no good intent is reported as failed: either all take effect or the
-    /// transaction changes nothing.
+    /// transaction changes nothing. The last receiver's hook needs all that its intent is granted and no less, so 1/64
+    /// of it would be enough to report the failure.
     function testFuzz_starved(uint256 gasSent) public {
+        address costly = address(new Costly(3_000_000));
         (uint256 id, Assets.Transfer[] memory intents, bytes[] memory signatures) = batch(bob);
-        bytes memory call = abi.encodeCall(assets.relay, (intents, signatures, GAS_PER_INTENT));
-        (bool success, bytes memory answer) = address(assets).call{gas: 20_000 + gasSent % 500_000}(call);
-        eq(assets.balanceOf(bob, id), success ? 3 : 0);
+        intents[2].to = costly;
+        signatures[2] = signed(ALICE_KEY, intents[2]);
+        bytes memory call = abi.encodeCall(assets.relay, (intents, signatures, 3_120_000));
+        (bool success, bytes memory answer) = address(assets).call{gas: 2_900_000 + gasSent % 600_000}(call);
+        eq(assets.balanceOf(bob, id), success ? 2 : 0);
+        eq(assets.balanceOf(costly, id), success ? 1 : 0);
         if (success) eq(abi.decode(answer, (uint256)), 3);
-        yes(assets.isNonceUsed(alice, 0) == success);
+    }
+
+    /// With all that a batch asks for, the costly receiver gets its item; granted less, it alone fails.
+    function test_costly_receiver() public {
+        address costly = address(new Costly(3_000_000));
+        (uint256 id, Assets.Transfer[] memory intents, bytes[] memory signatures) = batch(costly);
+        eq(assets.relay(intents, signatures, 3_000_000), 2);
+        eq(assets.balanceOf(costly, id), 0);
+        eq(assets.relay(intents, signatures, 3_120_000), 1);
+        eq(assets.balanceOf(costly, id), 1);
     }
 
     /// The refusal of a starved batch says how much gas was missing, also where the demand is absurd.

@@ -64,6 +64,21 @@ contract Burning is Receiver {
     }
 }
 
+/// @notice Accepts, after using a given amount of gas.
+contract Costly is Receiver {
+    uint256 private immutable price;
+
+    constructor(uint256 price_) {
+        price = price_;
+    }
+
+    function hook() internal view override returns (bytes4) {
+        uint256 start = gasleft();
+        while (start - gasleft() < price) {}
+        return IERC1155Receiver.onERC1155Received.selector;
+    }
+}
+
 /// @notice Refuses with as many bytes as its gas can pay for.
 contract Bomb is Receiver {
     function hook() internal view override returns (bytes4) {
