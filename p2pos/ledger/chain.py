@@ -143,6 +143,17 @@ class Chain:
         answers = self._rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
         return [_sound(answer)["hash"] if _sound(answer) else "" for answer in answers]
 
+    def first_block(self) -> int:
+        """The block in which the contract was deployed; 0 where the node no longer knows such old states."""
+        low, high = 0, self.block_number()
+        while low < high:
+            middle = (low + high) // 2
+            answer = self._rpc.batch([("eth_getCode", (self.contract, hex(middle)))])[0]
+            if isinstance(answer, RpcError):
+                return 0
+            low, high = (middle + 1, high) if answer == "0x" else (low, middle)
+        return low
+
     def native_balance(self, of: str) -> Wei:
         """The chain's own coin, which pays for gas."""
         with self._errors():
@@ -184,9 +195,10 @@ class Chain:
         """How many items of a class an account holds, locked ones included."""
         return int(self._view("balanceOf", of, id_))
 
-    def balances(self, pairs: Sequence[tuple[str, int]]) -> list[int]:
-        """`balance` of many (account, class) at once."""
-        calls = [self._call_request(calldata.balance_of(of, id_)) for of, id_ in pairs]
+    def balances(self, pairs: Sequence[tuple[str, int]], *, block: int | None = None) -> list[int]:
+        """`balance` of many (account, class) at once, after a block; by default after the newest."""
+        tag = "latest" if block is None else hex(block)
+        calls = [self._call_request(calldata.balance_of(of, id_), tag=tag) for of, id_ in pairs]
         return [int(_sound(answer), 16) for answer in self._rpc.batch(calls)]
 
     def item_class(self, id_: int) -> ItemClass | None:
@@ -332,9 +344,9 @@ class Chain:
         with self._errors():
             return self._contract.get_function_by_name(name)(*arguments).call()
 
-    def _call_request(self, data: bytes, sender: str = "") -> tuple[str, Sequence[Any]]:
+    def _call_request(self, data: bytes, sender: str = "", tag: str = "latest") -> tuple[str, Sequence[Any]]:
         request = {"to": self.contract, "data": "0x" + data.hex(), **({"from": sender} if sender else {})}
-        return "eth_call", (request, "latest")
+        return "eth_call", (request, tag)
 
     def _refusal(self, error: RpcError) -> Revert:
         if not error.data and error.code != 3:

@@ -1,0 +1,68 @@
+"""Blocks on disk by their CID: written whole or not at all, and believed only where they still hash to their name.
+
+A block's file is `DIRECTORY/<last two letters of the CID>/<CID>`; the last, because all our CIDs begin alike.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from p2pos.content import cid
+from p2pos.errors import UnavailableError, UserError
+from p2pos.types import Cid
+
+MAX_BLOCK = 64 << 20
+"""Bytes; as much as one frame on the wire carries, because every block is there to be asked for."""
+
+
+class Store:
+    """The blocks under one directory. Several processes may share it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def put(self, data: bytes) -> Cid:
+        """Keep a block and return its CID. On return it is on disk. Raises UserError where it is too large."""
+        if len(data) > MAX_BLOCK:
+            raise UserError(f"a block of {len(data)} bytes is over the limit of {MAX_BLOCK}")
+        name = cid.of(data)
+        path = self._path(name)
+        if path.exists() and cid.of(path.read_bytes()) == name:
+            return name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{secrets.token_hex(8)}")
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return name
+
+    def get(self, name: Cid) -> bytes | None:
+        """A block, verified; None where it isn't here.
+
+        Raises UserError where the name is not a CID of ours; UnavailableError where the file was damaged.
+        """
+        cid.digest(name)
+        path = self._path(name)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        if cid.of(data) != name:
+            raise UnavailableError(f"the block {name} is damaged on disk", hint=f"remove {path} and fetch it again")
+        return data
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and len(name) > 2 and self._path(Cid(name)).is_file()
+
+    def __iter__(self) -> Iterator[Cid]:
+        for path in sorted(self.directory.glob("??/b*")):
+            yield Cid(path.name)
+
+    def _path(self, name: Cid) -> Path:
+        return self.directory / name[-2:] / name
