@@ -25,6 +25,9 @@ NOUNS = {
 }
 """The registry of commands. A module is imported when its noun is used, so that `p2pos wallet` never loads torch."""
 
+SERVICES = ("devnet", "node", "relayer")
+"""Nouns whose commands run for long and are watched by their log."""
+
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -72,16 +75,15 @@ class Nouns(click.Group):
 @click.option(
     "--log-level",
     type=click.Choice(log.LEVELS),
-    default="info",
-    show_default=True,
-    help="The least level to log.",
+    help="The least level to log. Default: info for services, warning for the rest.",
 )
 @click.option("--log-json", is_flag=True, help="Log JSON lines.")
 @click.pass_context
-def root(ctx: click.Context, home: Path | None, log_level: str, log_json: bool) -> None:
+def root(ctx: click.Context, home: Path | None, log_level: str | None, log_json: bool) -> None:
     """An operating system whose kernel is a language model, run by a network that nobody owns."""
-    log.configure(level=log_level, as_json=log_json)
-    ctx.obj = Globals(home, log_level, log_json)
+    level = log_level or ("info" if ctx.invoked_subcommand in SERVICES else "warning")
+    log.configure(level=level, as_json=log_json)
+    ctx.obj = Globals(home, level, log_json)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -30,10 +30,10 @@ def status(settings: Settings, as_json: bool) -> None:
     if as_json:
         print_json({"nodes": nodes, "models": models})
         return
-    table = Table("node", "model", "layers", "dtype", "tokens/s", "sessions", "cached", "memory MiB", "round trip ms")
+    table = Table("node", "model", "layers", "dtype", "tok/s", "sessions", "cached", "MiB", "RTT ms")
     for each in nodes:
         table.add_row(
-            each["peer"],
+            f"…{each['peer'][-8:]}",
             each["model_name"],
             each["layers"],
             each["dtype"],

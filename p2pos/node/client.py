@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.node.content_service import fetch
 from p2pos.node.host import Host
-from p2pos.node.stage_service import Outbox
+from p2pos.node.ports import Outbox
 from p2pos.shard.manifest import Manifest
 from p2pos.shard.session import Emit, Fail, Finish, OwnerEffect, OwnerSession, Request, Send
 from p2pos.types import Cid, ModelId, PeerId, SessionId
@@ -117,12 +117,7 @@ class Generation:
     async def __anext__(self) -> int:
         if self.finish_reason:
             raise StopAsyncIteration
-        while True:
-            with trio.move_on_at(self._session.deadline_s):
-                event = await self._receive.receive()
-                break
-            self._perform(self._session.on_time(trio.current_time()))
-        match event:
+        match await self._next_event():
             case Emit(tokens):
                 return tokens[0]
             case Finish(reason):
@@ -130,6 +125,14 @@ class Generation:
                 raise StopAsyncIteration
             case Fail(error):
                 raise error
+
+    async def _next_event(self) -> Emit | Finish | Fail:
+        while True:
+            with trio.move_on_at(self._session.deadline_s) as waiting:
+                event = await self._receive.receive()
+            if not waiting.cancelled_caught:
+                return event
+            self._perform(self._session.on_time(trio.current_time()))
 
     def on_message(self, sender: PeerId, message: StageMessage) -> None:
         """Take a message of this session."""

@@ -13,8 +13,7 @@ from trio_typing import TaskStatus
 from p2pos import log
 from p2pos.errors import PeerError, UnavailableError
 from p2pos.node.links import Links
-from p2pos.shard.engine import MAX_SESSIONS
-from p2pos.shard.session import WINDOW
+from p2pos.shard.session import MAX_SESSIONS, WINDOW
 from p2pos.types import PeerId
 from p2pos.wire.messages import WireMessage
 

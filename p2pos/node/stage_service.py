@@ -1,33 +1,22 @@
 """`/p2pos/stage/1.0.0` as a node serves it: opens sessions, feeds the engine, carries out what the machines want."""
 
-from collections.abc import Sequence
-from typing import Protocol
-
 import trio
 from trio_typing import TaskStatus
 
 from p2pos import log
 from p2pos.errors import InternalError, P2posError, PeerError
+from p2pos.node.ports import Outbox
 from p2pos.shard.engine import Engine, Failed
 from p2pos.shard.session import Computed, Release, Run, Send, StageEffect, StageSession
 from p2pos.shard.stage import Stage
 from p2pos.types import ModelId, PeerId
 from p2pos.wire.framing import Frame
-from p2pos.wire.messages import Fault, Open, StageMessage
+from p2pos.wire.messages import Fault, FaultCode, Open, StageMessage
 
 SWEEP_S = 5.0
 """Seconds between two looks for sessions that nobody speaks of any more."""
 
 _log = log.get("stage")
-
-
-class Outbox(Protocol):
-    """What takes messages to peers; `links` is one."""
-
-    def post(
-        self, peer: PeerId, addresses: Sequence[str], message: StageMessage, payload: bytes | memoryview = b""
-    ) -> None:
-        """Queue a message and return at once. That a peer can't be reached is told later, as its loss."""
 
 
 class StageService:
@@ -111,7 +100,7 @@ class StageService:
             self._check(sender, order)
             session = StageSession(order, me=self._me, sender=sender, now_s=trio.current_time())
         except P2posError as exc:
-            code = "wrong_model" if order.model != self._model else "bad_request"
+            code: FaultCode = "wrong_model" if order.model != self._model else "bad_request"
             self._outbox.post(sender, (), Fault(order.session, code, exc.message))
             return
         refusal = "it is leaving" if self._draining else self.engine.admit(session)
@@ -139,7 +128,7 @@ class StageService:
             return
         error = result.error
         _log.error("a run failed", session=session.session.hex(), error=str(error), kind=type(error).__name__)
-        code = "bad_request" if isinstance(error, PeerError) else "internal"
+        code: FaultCode = "bad_request" if isinstance(error, PeerError) else "internal"
         text = error.message if isinstance(error, P2posError) else type(error).__name__
         self._perform(session, session.fail(code, text))
 

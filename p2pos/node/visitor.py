@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import trio
 
 from p2pos.errors import PeerError, UnavailableError, UserError
-from p2pos.node import discovery
 from p2pos.node.client import Client
+from p2pos.node.discovery import ask
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity
 from p2pos.node.links import Links
@@ -36,9 +36,9 @@ class Visitor:
         Raises UnavailableError or PeerError where it doesn't answer.
         """
         await self.host.connect(PeerId(each.peer), each.addresses)
-        await discovery.ask(self.host, PeerId(each.peer))
+        await ask(self.host, PeerId(each.peer))
         began_s = trio.current_time()
-        await discovery.ask(self.host, PeerId(each.peer))
+        await ask(self.host, PeerId(each.peer))
         return trio.current_time() - began_s
 
     def choose_model(self, wanted: str) -> ModelId:
@@ -93,10 +93,10 @@ async def _ask_all(host: Host, bootstrap: Sequence[str]) -> list[Announcement]:
     newest: dict[str, Announcement] = {}
     failures: list[UnavailableError | PeerError] = []
 
-    async def ask(address: str) -> None:
+    async def ask_one(address: str) -> None:
         try:
             peer = await host.connect_to(address)
-            for each in await discovery.ask(host, peer):
+            for each in await ask(host, peer):
                 if each.peer not in newest or newest[each.peer].sequence < each.sequence:
                     newest[each.peer] = each
         except (UnavailableError, PeerError) as exc:
@@ -104,7 +104,7 @@ async def _ask_all(host: Host, bootstrap: Sequence[str]) -> list[Announcement]:
 
     async with trio.open_nursery() as nursery:
         for address in bootstrap:
-            nursery.start_soon(ask, address)
+            nursery.start_soon(ask_one, address)
     if len(failures) == len(bootstrap):
         first = failures[0]
         raise UnavailableError(first.message, hint=first.hint or "is a node running there?", bootstrap=list(bootstrap))

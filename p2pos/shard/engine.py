@@ -15,12 +15,10 @@ from trio_typing import TaskStatus
 from p2pos.errors import InternalError, PeerError
 from p2pos.shard import activations, sampling
 from p2pos.shard.cache import SpanCache
-from p2pos.shard.session import Computed, Run, StageSession
+from p2pos.shard.session import MAX_SESSIONS, Computed, Run, StageSession
 from p2pos.shard.stage import Stage
 from p2pos.types import PeerId
 
-MAX_SESSIONS = 64
-"""Sessions that one stage holds at a time. Each has at most one run waiting, so this bounds the queue as well."""
 RATE_WINDOW_S = 10.0
 """Seconds over which `tokens_per_s` is taken."""
 

@@ -19,7 +19,19 @@ from typing import TypeAlias
 
 from p2pos.errors import InternalError, P2posError, PeerError, UnavailableError, UserError
 from p2pos.types import PeerId, SessionId
-from p2pos.wire.messages import Ack, Close, Fault, Open, Sampling, StageMessage, StageRef, Step, TensorHeader, Tokens
+from p2pos.wire.messages import (
+    Ack,
+    Close,
+    Fault,
+    FaultCode,
+    Open,
+    Sampling,
+    StageMessage,
+    StageRef,
+    Step,
+    TensorHeader,
+    Tokens,
+)
 
 CHUNK = 512
 """Tokens of a prompt that pass through a stage at once: beyond this a CPU's or GPU's arithmetic is busy anyway."""
@@ -27,6 +39,8 @@ WINDOW = 4
 """Chunks that may be with the next stage unacknowledged: enough to keep it busy over a wide-area round trip."""
 MAX_QUEUED = 2 * WINDOW
 """Chunks that may wait here; an upstream neighbour that sends more has broken the window."""
+MAX_SESSIONS = 64
+"""Sessions that one stage holds at a time. Each has at most one run waiting, so this bounds the queue as well."""
 OPEN_DEADLINE_S = 15.0
 """For every stage to answer `Open`: a dial (≤ 10 s) and a message."""
 FIRST_DEADLINE_S = 300.0
@@ -180,11 +194,11 @@ class StageSession:
             effects += self._sampled(result.token)
         return effects if self.over else effects + self._next()
 
-    def fail(self, code: str, text: str) -> list[StageEffect]:
+    def fail(self, code: FaultCode, text: str) -> list[StageEffect]:
         """End the session here and tell the owner why."""
         if self.over:
             return []
-        fault = Fault(self.session, code, text[:1000])  # type: ignore[arg-type]  # callers pass Fault's literals
+        fault = Fault(self.session, code, text[:1000])
         return [Send(self.owner, (), fault), *self._end()]
 
     def drop(self) -> list[StageEffect]:

@@ -119,11 +119,14 @@ class Close(Message, frozen=True):
     reason: Line = ""
 
 
+FaultCode: TypeAlias = Literal["busy", "bad_request", "wrong_model", "next_stage", "deadline", "internal"]
+
+
 class Fault(Message, frozen=True):
     """Stage → owner: this session can't go on here."""
 
     session: Session
-    code: Literal["busy", "unknown_session", "bad_request", "wrong_model", "next_stage", "deadline", "internal"]
+    code: FaultCode
     text: Line
 
 
