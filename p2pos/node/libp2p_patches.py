@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import trio
 from libp2p.exceptions import BaseLibp2pError, ParseError
-from libp2p.io.exceptions import IOException
+from libp2p.io.exceptions import IncompleteReadError, IOException
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network import swarm
 from libp2p.network.connection import swarm_connection
@@ -22,6 +22,7 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.protocol_muxer import multiselect_communicator
 from libp2p.protocol_muxer.exceptions import MultiselectCommunicatorError
+from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH, NoisePacketReadWriter, NoiseTransportReadWriter
 from libp2p.security.tls.io import TLSStreamReadWriter
 from libp2p.stream_muxer.yamux import yamux
 from libp2p.transport.exceptions import OpenConnectionError
@@ -47,7 +48,9 @@ LISTEN_BACKLOG = 128
 """Connections that wait to be accepted; the library's number."""
 
 SOCKET_READ = 128 << 10
-"""Bytes asked of the socket at once under TLS: eight of its largest records."""
+"""Bytes asked of the socket at once: two of noise's largest messages, eight of TLS's largest records."""
+NOISE_LENGTH = 2
+"""Bytes that say how long a noise message is."""
 TLS_RECORD = 64 << 10
 """Bytes asked of the TLS session at once; it gives one record, at most 16 KiB."""
 
@@ -173,6 +176,39 @@ async def _read_tls(session: Any, n: int | None = None) -> bytes:
         session._in_bio.write(incoming)
 
 
+async def _read_noise(packets: Any) -> bytes:
+    """`NoisePacketReadWriter.read_msg`: one noise message.
+
+    Stock: two calls of the socket per message, one for its two bytes of length. Mended: what has come is kept at
+    the connection, since the handshake and what follows it read through different objects.
+    """
+    conn = packets.read_write_closer
+    buffer: bytearray = conn.__dict__.setdefault("_p2pos_buffer", bytearray())
+    while True:
+        end = NOISE_LENGTH + int.from_bytes(buffer[:NOISE_LENGTH], "big")
+        if len(buffer) >= max(end, NOISE_LENGTH):
+            message = bytes(memoryview(buffer)[NOISE_LENGTH:end])
+            del buffer[:end]
+            return message
+        data = await conn.read(SOCKET_READ)
+        if not data:
+            raise IncompleteReadError("the connection ended", expected_bytes=end, received_bytes=len(buffer))
+        buffer += data
+
+
+async def _write_noise(session: Any, message: bytes, _prefix_encoded: bool = False) -> None:
+    """`NoiseTransportReadWriter.write_msg`: as many noise messages as it takes, in one call of the socket.
+
+    Stock: one call each.
+    """
+    view = memoryview(message)
+    sealed: list[bytes] = []
+    for start in range(0, len(view), MAX_PLAINTEXT_LENGTH):
+        part: bytes = session.encrypt(bytes(view[start : start + MAX_PLAINTEXT_LENGTH]))
+        sealed += [len(part).to_bytes(NOISE_LENGTH, "big"), part]
+    await session.read_writer.read_write_closer.write(b"".join(sealed))
+
+
 class Patch(NamedTuple):
     """One replaced name of the library."""
 
@@ -197,6 +233,10 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         Patch(multiselect_communicator.MultiselectCommunicator, "read", _read_line),
     ),
     "TLS reads 4 KiB at a time": (Patch(TLSStreamReadWriter, "read", _read_tls),),
+    "noise calls the socket for every length": (
+        Patch(NoisePacketReadWriter, "read_msg", _read_noise),
+        Patch(NoiseTransportReadWriter, "write_msg", _write_noise),
+    ),
     "a write cancelled in mid-frame hangs the connection": (
         Patch(yamux.Yamux, "_write_frame", libp2p_yamux.write_frame),
     ),
