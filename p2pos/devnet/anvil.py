@@ -67,7 +67,8 @@ class Anvil:
     def start(cls, binary: Path, state: Path, port: int, chain_id: int) -> "Anvil":
         """Start the binary. Must be called from the main thread, to which its life is tied.
 
-        Raises UserError where the port is taken: another chain would answer on it in place of this one.
+        Raises UserError where the port is taken, because another chain would answer on it in place of this one, or
+        where the state file is damaged.
         """
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -78,6 +79,7 @@ class Anvil:
         arguments = ["--port", str(port), "--chain-id", str(chain_id), "--accounts", "0", "--no-mining", "--silent"]
         arguments += ["--threads", "1", "--prune-history", str(KEEP_STATES)]
         if state.exists():
+            _keep_one_genesis(state)
             arguments += ["--load-state", str(state)]
         process = subprocess.Popen(
             [binary, *arguments],
@@ -163,9 +165,31 @@ def _between_fork_and_exec() -> None:
     limits.cap_memory(MEMORY_CAP_BYTES)
 
 
+def _keep_one_genesis(state: Path) -> None:
+    """Take from the state the genesis blocks that anvil made at each start before it loaded the chain.
+
+    It dumps them all, and of those it loads the last one in the file's arbitrary order becomes block 0, so that the
+    chain would seem to be another. The true one is the oldest.
+    """
+    try:
+        chain = json.loads(state.read_bytes())
+        genesis = [block for block in chain["blocks"] if int(block["header"]["number"], 16) == 0]
+        if len(genesis) > 1:
+            oldest = min(genesis, key=lambda block: int(block["header"]["timestamp"], 16))
+            chain["blocks"] = [block for block in chain["blocks"] if block is oldest or block not in genesis]
+            _replace(state, json.dumps(chain).encode())
+    except (ValueError, KeyError, TypeError) as exc:
+        raise UserError(
+            f"the chain's state {state} is damaged", hint="remove it to begin a new chain; what was on it is lost"
+        ) from exc
+
+
 def _write_whole(state: Path, dump: str) -> None:
     """Put anvil's dump on disk. It is the hex of gzip of the JSON that it loads."""
-    data = gzip.decompress(bytes.fromhex(dump.removeprefix("0x")))
+    _replace(state, gzip.decompress(bytes.fromhex(dump.removeprefix("0x"))))
+
+
+def _replace(state: Path, data: bytes) -> None:
     draft = state.with_suffix(".draft")
     with draft.open("wb") as file:
         file.write(data)
