@@ -120,17 +120,11 @@ class Index:
 
     def history(self, *, account: str = "", id_: int | None = None, most: int = 100) -> list[Happening]:
         """What happened to an account, a class, or both, newest first."""
-        wheres, values = ["1"], list[Any]()
-        if account:
-            wheres.append("(one = ? OR other = ?)")
-            values += [account, account]
-        if id_ is not None:
-            wheres.append("id = ?")
-            values.append(_id(id_))
         rows = self._db.execute(
             "SELECT block, tx, kind, one, other, id, amount FROM happenings"
-            f" WHERE {' AND '.join(wheres)} ORDER BY block DESC, log DESC, position DESC LIMIT ?",
-            (*values, most),
+            " WHERE (?1 = '' OR one = ?1 OR other = ?1) AND (?2 = '' OR id = ?2)"
+            " ORDER BY block DESC, log DESC, position DESC LIMIT ?3",
+            (account, "" if id_ is None else _id(id_), most),
         )
         return [
             Happening(block, tx, kind, one, other, int(held, 16) if held else None, int(amount) if amount else None)

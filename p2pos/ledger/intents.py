@@ -214,6 +214,8 @@ def sentence(struct: Signable, *, names: Mapping[Address, str], items: Mapping[i
     item = items.get(struct.id, f"item {hex(struct.id)}")
     owner = names.get(struct.owner, struct.owner)
     until = f"anyone may submit this until {when(struct.deadline)}"
+    if isinstance(struct, Transfer) and struct.owner == struct.to and not struct.amount:
+        return f"{owner} uses up nonce {struct.nonce}, so that nothing else signed with it takes effect; {until}"
     if isinstance(struct, Transfer):
         return f"{owner} gives {names.get(struct.to, struct.to)} {struct.amount} × {item}; {until}"
     world = names.get(struct.world, struct.world)

@@ -185,6 +185,14 @@ class Relayer:
     def _require_own_nonce(self, intent: SignedIntent, nonces: dict[tuple[str, int], str]) -> None:
         key = (intent.struct.owner, intent.struct.nonce)
         rival = self._queue.rival(intent) or nonces.setdefault(key, intent.id)
+        status = self._queue.status(rival)
+        if rival != intent.id and status and status.state == "settled":
+            raise RefusedError(
+                Refusal.REPLAYED,
+                f"nonce {intent.struct.nonce} of this owner was already used or cancelled",
+                hint="sign it again with a new nonce",
+                transaction=status.transaction,
+            )
         if rival != intent.id:
             raise RefusedError(
                 Refusal.CONFLICT,

@@ -1,0 +1,64 @@
+"""What the asset commands share: options, reading of files and amounts, opening of wallets, tables."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from p2pos.cli.names import Ledger
+from p2pos.cli.wallet import get_passphrase
+from p2pos.errors import UserError
+from p2pos.ledger.typed_data import MAX_UINT256, unsigned
+from p2pos.ledger.wallet import Signer
+
+Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+to_option: Decorator = click.option("--to", required=True, help="A wallet's name or an address.")
+amount_option: Decorator = click.option("--amount", default="1", show_default=True, help="How many.")
+
+
+def wallet_option(what: str) -> Decorator:
+    """`--wallet NAME`, required."""
+    option: Decorator = click.option("--wallet", "name", required=True, help=what)
+    return option
+
+
+def unlock(ledger: Ledger, name: str, descriptor: int | None) -> Signer:
+    """Open a wallet. Raises UserError."""
+    ledger.wallets.address(name)  # an unknown name is said before a passphrase is asked for
+    return ledger.wallets.unlock(name, get_passphrase(ledger.settings, descriptor, f"wallet {name}"))
+
+
+def read_amount(text: str) -> int:
+    """A count of items, 1 or more. Raises UserError."""
+    count = unsigned(text, "--amount", MAX_UINT256)
+    if count == 0:
+        raise UserError("--amount: 0 is nothing", hint="give 1 or more")
+    return count
+
+
+def read_file(file: Path, most: int) -> bytes:
+    """Up to `most` bytes of a file, and one more where it is longer; - is standard input. Raises UserError."""
+    try:
+        if str(file) == "-":
+            return sys.stdin.buffer.read(most + 1)
+        with file.open("rb") as opened:
+            return opened.read(most + 1)
+    except OSError as exc:
+        raise UserError(f"{file}: {exc.strerror}") from exc
+
+
+def print_table(head: tuple[str, ...] | None, rows: Sequence[tuple[str, ...]]) -> None:
+    """Rows for a person on a terminal; separated by tabs elsewhere."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    table = Table(*(head or ("",) * len(rows[0])), box=None, pad_edge=False, show_header=head is not None)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

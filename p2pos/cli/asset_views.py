@@ -1,0 +1,130 @@
+"""`p2pos asset list`, `show` and `history`: what the chain says."""
+
+import json
+from typing import Any
+
+import click
+
+from p2pos.cli.asset_common import print_table
+from p2pos.cli.names import Ledger, short
+from p2pos.cli.options import json_option, print_json, with_settings
+from p2pos.config import Settings
+from p2pos.content import cid
+from p2pos.errors import UserError
+
+
+@click.command("list")
+@click.argument("who", required=False)
+@json_option
+@with_settings("rpc_url", "contract")
+def list_(settings: Settings, who: str | None, as_json: bool) -> None:
+    """List what WHO holds (a wallet or an address; by default, all wallets here), proven against the chain."""
+    ledger = Ledger(settings)
+    owners = [ledger.who(who)] if who else list(ledger.people())
+    if not owners:
+        raise UserError("there are no wallets here", hint="name an address, or make one with p2pos wallet new")
+    answer: list[dict[str, Any]] = []
+    for owner in owners:
+        block, held = ledger.indexer.checked_holdings(owner)
+        items = [
+            {
+                "id": hex(id_),
+                "name": ledger.items().get(id_),
+                "amount": amount,
+                "locked": ledger.chain.locked(owner, id_),
+            }
+            for id_, amount in held.items()
+        ]
+        answer.append({"owner": owner, "wallet": ledger.people().get(owner), "block": block, "items": items})
+    if as_json:
+        print_json(answer[0] if who else {"holdings": answer})
+        return
+    rows = [
+        (ledger.name(one["owner"]), f"{item['amount']} × {name}", str(item["locked"] or ""), short(id_))
+        for one in answer
+        for item in one["items"]
+        for id_ in [int(item["id"], 16)]
+        for name in [ledger.item(id_)]
+    ]
+    if rows:
+        print_table(("owner", "items", "locked", "class"), rows)
+    else:
+        click.echo("nothing")
+
+
+@click.command()
+@click.argument("item", metavar="CLASS")
+@json_option
+@with_settings("rpc_url", "contract")
+def show(settings: Settings, item: str, as_json: bool) -> None:
+    """Show a class: its issuer, supply, descriptor and holders."""
+    ledger = Ledger(settings)
+    ledger.indexer.sync()
+    id_ = ledger.class_id(item)
+    found = ledger.chain.item_class(id_)
+    if found is None:
+        raise UserError(f"there is no class {hex(id_)} on this contract", hint="see p2pos asset history")
+    block, holders = ledger.indexer.checked_holders(id_)
+    descriptor = ledger.describe(found.digest)
+    if as_json:
+        print_json(
+            {
+                "id": hex(id_),
+                "issuer": found.issuer,
+                "cap": found.cap,
+                "supply": found.supply,
+                "cid": cid.from_digest(found.digest),
+                "descriptor": descriptor.model_dump(mode="json") if descriptor else None,
+                "block": block,
+                "holders": [{"owner": who, "amount": amount} for who, amount in holders.items()],
+            }
+        )
+        return
+    rows = [
+        ("class", hex(id_)),
+        ("name", descriptor.name if descriptor else "its descriptor is not here"),
+        ("issuer", ledger.name(found.issuer)),
+        ("supply", f"{found.supply} of {found.cap}" if found.cap else f"{found.supply}, no limit"),
+        ("descriptor", cid.from_digest(found.digest)),
+    ]
+    if descriptor:
+        rows += [("kind", descriptor.kind), ("description", descriptor.description or "none")]
+        rows += [(key, json.dumps(value, ensure_ascii=False)) for key, value in descriptor.attributes.items()]
+    rows += [(f"held by {ledger.name(who)}", str(amount)) for who, amount in holders.items()]
+    print_table(None, rows)
+
+
+@click.command()
+@click.option("--of", "who", help="A wallet's name or an address.")
+@click.option("--class", "item", help="A class.")
+@click.option("--most", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Lines, the newest ones.")
+@json_option
+@with_settings("rpc_url", "contract")
+def history(settings: Settings, who: str | None, item: str | None, most: int, as_json: bool) -> None:
+    """Show what happened, newest first."""
+    ledger = Ledger(settings)
+    account = ledger.who(who) if who else ""
+    block = ledger.indexer.sync()
+    id_ = ledger.class_id(item) if item else None
+    lines = ledger.index.history(account=account, id_=id_, most=most)
+    if as_json:
+        items = ledger.items()
+        rows = [{**one.as_json(), "name": items.get(one.id) if one.id is not None else None} for one in lines]
+        print_json({"block": block, "happenings": rows})
+        return
+    print_table(
+        ("block", "what", "from", "to", "item", "transaction"),
+        [
+            (
+                str(one.block),
+                one.kind,
+                "" if one.kind == "made" else ledger.name(one.one),
+                ledger.name(one.other),
+                f"nonce {one.amount}"
+                if one.id is None
+                else (f"{one.amount} × " if one.amount is not None else "") + ledger.item(one.id),
+                one.transaction,
+            )
+            for one in lines
+        ],
+    )

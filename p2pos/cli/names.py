@@ -1,0 +1,147 @@
+"""Names that people type, and what they stand for: wallets, addresses, classes of items.
+
+`Ledger` is what the asset commands share: the wallets, the index and the descriptors of one home, and the chain once
+a command asks for it. Without a chain everything works from what the home already knows.
+"""
+
+import functools
+from pathlib import Path
+
+from p2pos.assets.descriptor import Descriptor
+from p2pos.config import Settings
+from p2pos.content import cid
+from p2pos.content.store import Store
+from p2pos.errors import P2posError, UserError
+from p2pos.ledger.chain import Chain
+from p2pos.ledger.index import Index, KnownClass
+from p2pos.ledger.indexer import Indexer
+from p2pos.ledger.typed_data import MAX_UINT256, Domain, address
+from p2pos.ledger.wallet import Wallets
+from p2pos.types import Address
+
+MIN_PREFIX = 4
+"""Hex digits. Shorter ones would change their meaning with every new class."""
+SHORT = 12
+"""Hex digits of an id that are shown to people; --json has all."""
+
+
+class Ledger:
+    """One home's view of one asset contract."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.wallets = Wallets(settings.wallets)
+        self.store = Store(settings.home / "content")
+
+    @functools.cached_property
+    def chain(self) -> Chain:
+        """The chain with the contract. Raises as `Chain.connect`, and UserError where no contract is set."""
+        chain = Chain.connect(self.settings.rpc_url, chain_id=self.settings.chain_id, contract=self.settings.contract)
+        chain.contract  # noqa: B018 - raises where none is set
+        return chain
+
+    @property
+    def domain(self) -> Domain:
+        """What is signed for, from the settings alone. Raises UserError where they lack it."""
+        if not self.settings.chain_id:
+            raise UserError("no chain id is set", hint="give --chain-id, or --home of a devnet")
+        if not self.settings.contract:
+            raise UserError("no asset contract is set", hint="give --contract, or --home of a devnet")
+        return Domain(self.settings.chain_id, address(self.settings.contract, "contract"))
+
+    @functools.cached_property
+    def index(self) -> Index:
+        """The index as it lies on disk."""
+        domain = self.domain if self.settings.chain_id else self.chain.domain
+        return Index(self._index_path(domain))
+
+    @functools.cached_property
+    def indexer(self) -> Indexer:
+        """The index in step with the chain."""
+        return Indexer(self.index, self.chain)
+
+    def _index_path(self, domain: Domain) -> Path:
+        return self.settings.home / "index" / f"{domain.chain_id}-{domain.contract}.sqlite"
+
+    # ---- people
+
+    def who(self, text: str) -> Address:
+        """An address, or a wallet's. Raises UserError for an unknown name."""
+        return address(text) if text.startswith(("0x", "0X")) else self.wallets.address(text)
+
+    def name(self, of: str) -> str:
+        """What to call an address: the wallet's name, or the address whole."""
+        return self.people().get(Address(of), of)
+
+    def people(self) -> dict[Address, str]:
+        """Names by address, of the wallets that can be read; one that can't must not stop another's transfer."""
+        found = {}
+        for name in self.wallets.names():
+            try:
+                found[self.wallets.address(name)] = name
+            except UserError:
+                continue
+        return found
+
+    # ---- items
+
+    def describe(self, digest: bytes) -> Descriptor | None:
+        """A class's descriptor where this home has it, whole and sound."""
+        try:
+            data = self.store.get(cid.from_digest(digest))
+            return Descriptor.parse(data) if data is not None else None
+        except P2posError:
+            return None
+
+    def items(self) -> dict[int, str]:
+        """Names of classes by id, from the index as it is and the descriptors that are here."""
+        found = {}
+        for one in self.index.classes():
+            descriptor = self.describe(one.digest)
+            if descriptor is not None:
+                found[one.id] = descriptor.name
+        return found
+
+    def item(self, id_: int) -> str:
+        """What to call a class."""
+        return self.items().get(id_) or f"item {short(id_)}"
+
+    def class_id(self, text: str) -> int:
+        """The class that a name, an id in hex or decimal, or the unique beginning of a hex id stands for.
+
+        Raises UserError where none or several fit.
+        """
+        if text.isascii() and text.isdecimal() and int(text) <= MAX_UINT256:
+            return int(text)
+        known = self.index.classes()
+        if text.lower().startswith("0x"):
+            return self._by_prefix(text, known)
+        fitting = [id_ for id_, name in self.items().items() if name == text]
+        if not fitting:
+            names = ", ".join(sorted(set(self.items().values()))[:10]) or "none yet"
+            raise UserError(f"there is no class of items called “{text}”", hint=f"known here: {names}")
+        if len(fitting) > 1:
+            ids = ", ".join(short(id_) for id_ in fitting[:5])
+            raise UserError(f"{len(fitting)} classes are called “{text}”", hint=f"give the id: {ids}")
+        return fitting[0]
+
+    @staticmethod
+    def _by_prefix(text: str, known: list[KnownClass]) -> int:
+        digits = text[2:].lower()
+        if len(digits) > 64 or not digits or set(digits) - set("0123456789abcdef"):
+            raise UserError(f"“{text}” is not a class's id", hint="write 0x and up to 64 hex digits")
+        if len(digits) == 64:
+            return int(digits, 16)
+        if len(digits) < MIN_PREFIX:
+            raise UserError(f"“{text}” is too short for a class's id", hint=f"give at least {MIN_PREFIX} hex digits")
+        fitting = [one.id for one in known if f"{one.id:064x}".startswith(digits)]
+        if len(fitting) != 1:
+            raise UserError(
+                f"{len(fitting) or 'no'} classes have an id that begins with {text}", hint="give more digits of it"
+            )
+        return fitting[0]
+
+
+def short(id_: int) -> str:
+    """The beginning of a class's id, which `class_id` takes while it is unique."""
+    return f"0x{id_:064x}"[: 2 + SHORT]
