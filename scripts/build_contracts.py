@@ -24,9 +24,10 @@ MODULES = CONTRACTS / "node_modules"
 SOURCE = "src/Assets.sol"
 NAME = "Assets"
 ARTIFACT = ROOT / "p2pos" / "ledger" / "contracts" / "Assets.json"
-TIMEOUT_S = 600  # the compiler takes 4 s and the tests 40 s on two cores; ten times that and something hangs
+TIMEOUT_S = 600  # the compiler takes 4 s, and with the tests 15 s on two cores; forty times that and something hangs
 
-SETTINGS: dict[str, Any] = {  # all but the last as in contracts/foundry.toml, so that what is tested is what is packaged
+# All but the last as in contracts/foundry.toml, so that what is tested is what is packaged.
+SETTINGS: dict[str, Any] = {
     "evmVersion": "prague",
     "optimizer": {"enabled": True, "runs": 10_000},  # transfers are many, deployments one
     "metadata": {"bytecodeHash": "none"},
