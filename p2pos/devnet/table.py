@@ -16,7 +16,7 @@ COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
     ("peer id", "left"),
     ("layers", "right"),
     ("memory", "right"),
-    ("tokens/s", "right"),
+    ("tok/s", "right"),
     ("block", "right"),
 )
 
@@ -38,7 +38,10 @@ def render(devnet: Devnet) -> RenderableType:
 
 
 def _cells(row: Row) -> tuple[str | Text, ...]:
-    state = Text(row.state if row.exit is None else f"{row.state}: {row.exit}", style=STYLES.get(row.state, ""))
+    state = Text(
+        row.state if row.exit is None else f"{row.state}: {row.exit.replace('exit code', 'exit')}",
+        style=STYLES.get(row.state, ""),
+    )
     return (
         row.name,
         UNKNOWN if row.pid is None else str(row.pid),
