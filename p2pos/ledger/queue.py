@@ -151,9 +151,11 @@ class Queue:
             raise UserError(f"{path} is not a relayer's queue: {exc}", hint="give --queue another file") from exc
 
     def close(self) -> None:
-        """Close the file and let go of the lock."""
+        """Close the file and let go of the lock. A second time does nothing."""
         self._db.close()
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
 
     # ---- whose queue this is
 

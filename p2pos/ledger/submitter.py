@@ -26,6 +26,8 @@ MAX_ATTEMPTS = 5
 """Batches that may come to nothing before an intent is given up. Each is a transaction that was paid for."""
 STUCK_BLOCKS = 3
 """Blocks after which a transaction that is next in line and still waits is sent again with a higher fee."""
+GAP_BLOCKS = 1
+"""Blocks for which a missing transaction of the same account, of whoever sent it, may still turn up."""
 MAX_SENDINGS = 12
 """Fees tried for one batch: an eighth more each time makes the last four times the first. Then a person must look."""
 WATCHED_BLOCKS = 256
@@ -176,7 +178,14 @@ class Submitter:
         known = self._chain.are_known([batch.sendings[-1].transaction for batch in missing])
         self._send([batch.sendings[-1] for batch, has in zip(missing, known, strict=True) if not has])
         first = missing[0]
-        if head.number - self._since[first.number] < STUCK_BLOCKS:
+        waited = head.number - self._since[first.number]
+        if waited >= GAP_BLOCKS and first.nonce > self._chain.nonce(self._signer.address, pending=True):
+            # a transaction before ours is gone for good, so ours never come in turn: begin again at its nonce
+            self._log.warning("a nonce before ours was never used", batches=len(missing))
+            for batch in missing:
+                self._queue.lose(batch.number)
+            return
+        if waited < STUCK_BLOCKS:
             return
         higher = first.sendings[-1].fees.outbid(self._chain.fees()) if len(first.sendings) < MAX_SENDINGS else None
         if higher is None:
