@@ -13,6 +13,7 @@ from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.models import DEFAULT
 from p2pos.node import daemon
+from p2pos.shard.checkpoint import Checkpoint
 from p2pos.types import LayerSpan
 
 
@@ -28,7 +29,13 @@ def node() -> None:
     "--listen", multiple=True, default=["/ip4/127.0.0.1/tcp/0"], show_default=True, help="Multiaddress to listen on."
 )
 @click.option("--api", default="127.0.0.1:0", show_default=True, help="HOST:PORT of the HTTP interface.")
-@click.option("--dtype", type=click.Choice(["bf16", "f32"]), default="bf16", show_default=True, help="Compute in this.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "bf16", "f32"]),
+    default="auto",
+    show_default=True,
+    help="Compute in this. auto: as the weights are stored. All stages of a route have the same.",
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(0), default=0, help="Threads of torch. 0: torch decides.")
 @click.option(
@@ -55,15 +62,16 @@ def run(
     Prints one line of JSON when it is ready: peer id, addresses, and the HTTP interface's URL. SIGTERM or Ctrl-C
     finishes the sessions under way, says goodbye and leaves.
     """
+    model = Path(settings.model) if settings.model else DEFAULT
     config = daemon.NodeConfig(
         home=settings.home,
         cache=settings.cache,
-        model=Path(settings.model) if settings.model else DEFAULT,
+        model=model,
         layers=None if layers == "auto" else LayerSpan.parse(layers),
         listen=listen,
         bootstrap=settings.bootstrap,
         api=_host_port(api),
-        dtype=dtype,
+        dtype=Checkpoint.open(model).dtype if dtype == "auto" else dtype,
         device=device,
         threads=threads,
         max_tokens=cache_tokens,

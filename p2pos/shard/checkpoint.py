@@ -78,6 +78,12 @@ class Checkpoint:
         """Bytes of all its weights."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
+    @property
+    def dtype(self) -> str:
+        """What most of its weights are stored as, by the name that stages use: `f32`, else `bf16`."""
+        full = sum(tensor.nbytes for tensor in self.tensors.values() if tensor.dtype in {"F32", "F64"})
+        return "f32" if 2 * full > self.total_bytes else "bf16"
+
     def side_files(self) -> dict[str, Path]:
         """Those of `SIDE_FILES` that are there."""
         return {name: self.directory / name for name in SIDE_FILES if (self.directory / name).is_file()}

@@ -2,10 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import TypeAlias
 
 from p2pos.errors import UnavailableError
 from p2pos.types import LayerSpan
 from p2pos.wire.messages import Announcement, StageRef
+
+_Chain: TypeAlias = tuple[tuple[int, int, tuple[str, ...]], list[Announcement]]
+"""Cost (hops, sessions, peers in order) and the nodes."""
 
 
 def route(announcements: Iterable[Announcement], model: str, *, avoid: frozenset[str] = frozenset()) -> list[StageRef]:
@@ -28,12 +32,27 @@ def route(announcements: Iterable[Announcement], model: str, *, avoid: frozenset
     if not mine:
         raise UnavailableError(f"nobody serves the model {model}", hint="see `p2pos swarm status`", model=model)
     layers = max(each.layers for each in mine)
+    # stages that compute in different dtypes can't pass hidden states to one another
+    chains = [_best_chain([each for each in mine if each.dtype == dtype], layers) for dtype in ("bf16", "f16", "f32")]
+    found = [chain for chain in chains if chain is not None]
+    if not found:
+        raise UnavailableError(
+            f"no chain of nodes covers layers 0:{layers}: {_gap(mine, layers)}",
+            hint="see `p2pos swarm status`",
+            model=model,
+        )
+    _, stages = min(found, key=lambda chain: chain[0])
+    return [StageRef(each.peer, list(each.addresses), each.start, each.end) for each in stages]
+
+
+def _best_chain(announcements: list[Announcement], layers: int) -> _Chain | None:
+    """The cheapest chain of these nodes from layer 0 to the last, with its cost; None where there is none."""
     starting: dict[int, list[Announcement]] = defaultdict(list)
-    for each in mine:
+    for each in announcements:
         if each.start < each.end <= layers:
             starting[each.start].append(each)
     # shortest path from the last layer back to 0; the cost of a stage is one hop, then its sessions
-    best: dict[int, tuple[tuple[int, int, tuple[str, ...]], list[Announcement]]] = {layers: ((0, 0, ()), [])}
+    best: dict[int, _Chain] = {layers: ((0, 0, ()), [])}
     for start in sorted(starting, reverse=True):
         options = []
         for each in starting[start]:
@@ -43,13 +62,7 @@ def route(announcements: Iterable[Announcement], model: str, *, avoid: frozenset
                     options.append(((hops + 1, sessions + each.sessions, (each.peer, *peers)), [each, *rest]))
         if options:
             best[start] = min(options, key=lambda option: option[0])
-    if 0 not in best:
-        raise UnavailableError(
-            f"no chain of nodes covers layers 0:{layers}: {_gap(mine, layers)}",
-            hint="see `p2pos swarm status`",
-            model=model,
-        )
-    return [StageRef(each.peer, list(each.addresses), each.start, each.end) for each in best[0][1]]
+    return best.get(0)
 
 
 def uncovered(announcements: Iterable[Announcement], model: str, layers: int) -> LayerSpan | None:
@@ -71,4 +84,4 @@ def _gap(announcements: list[Announcement], layers: int) -> str:
     missing = [layer for layer in range(layers) if layer not in covered]
     if missing:
         return f"nobody serves layer{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
-    return "their spans overlap but do not join end to end"
+    return "their spans do not join end to end in one dtype"

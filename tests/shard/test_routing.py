@@ -63,6 +63,14 @@ def test_spans_that_overlap_without_joining_are_no_route() -> None:
         route([node("a", 0, 4), node("b", 3, 6)], "m")
 
 
+def test_a_route_keeps_to_one_dtype() -> None:
+    """Stages that compute in different dtypes are not chained, even where their layers join."""
+    with pytest.raises(UnavailableError, match="in one dtype"):
+        route([node("a", 0, 3), node("b", 3, 6, dtype="f32")], "m")
+    found = route([node("a", 0, 3), node("b", 3, 6, dtype="f32"), node("c", 0, 3, dtype="f32")], "m")
+    assert peers(found) == ["c", "b"]
+
+
 @pytest.mark.parametrize("others", [[], [node("x", 0, 6, model="other")], [node("x", 0, 6, goodbye=True)]])
 def test_nobody_serves_the_model(others: list[Announcement]) -> None:
     """Nodes of other models, and those that said goodbye, don't count."""
