@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import httpx
-import psutil
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve as serve_http
@@ -21,7 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from trio_typing import TaskStatus
 
-from p2pos.devnet.home import Home, Record
+from p2pos.devnet.home import Home, Record, outlive
 from p2pos.devnet.plan import NODE_READY_S
 from p2pos.devnet.status import Devnet
 from p2pos.errors import P2posError, UnavailableError, UserError
@@ -154,16 +153,12 @@ class Remote:
 
     def down(self) -> None:
         """Take the devnet down, and return when its supervisor is gone. Raises UnavailableError."""
-        supervisor = self.record.supervisor
-        process = supervisor.find() if supervisor is not None else None
         self._ask("POST", "/down")
-        if process is not None:
-            try:
-                process.wait(DOWN_S)
-            except psutil.TimeoutExpired as exc:
-                raise UnavailableError(
-                    f"the devnet has not gone down in {DOWN_S:.0f} s", hint=f"end its supervisor: kill {process.pid}"
-                ) from exc
+        left = outlive([self.record.supervisor], DOWN_S) if self.record.supervisor else []
+        if left:
+            raise UnavailableError(
+                f"the devnet has not gone down in {DOWN_S:.0f} s", hint=f"end its supervisor: kill {left[0].pid}"
+            )
 
     def _ask(self, method: str, path: str, **parameters: str) -> dict[str, Any]:
         try:

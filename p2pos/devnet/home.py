@@ -14,7 +14,8 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,6 +40,10 @@ CLOCK_S = 1.0
 """Linux counts a process's birth from boot; where the clock is set meanwhile, two readings of it differ."""
 
 
+LOOK_S = 0.05
+"""Between two looks at a process that is not our child, for whose end the kernel sends us no word."""
+
+
 @dataclass(frozen=True, slots=True)
 class Alive:
     """A process, named so that a later one with the same pid is not mistaken for it."""
@@ -61,6 +66,19 @@ class Alive:
         except psutil.Error:
             return None
         return process
+
+
+def outlive(processes: Sequence[Alive], within_s: float) -> list[Alive]:
+    """Wait until all of these are gone or zombies. Returns those that are still there after `within_s`.
+
+    psutil's own wait takes a zombie for alive, and where process 1 is no init, an orphan stays one for long.
+    """
+    until_s = time.monotonic() + within_s
+    left = [process for process in processes if process.find() is not None]
+    while left and time.monotonic() < until_s:
+        time.sleep(LOOK_S)
+        left = [process for process in left if process.find() is not None]
+    return left
 
 
 @dataclass(slots=True)

@@ -9,13 +9,12 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
-import psutil
 import trio
 from trio_typing import TaskStatus
 
 from p2pos import log
 from p2pos.devnet import accounts, control, plan
-from p2pos.devnet.home import Alive, Record
+from p2pos.devnet.home import Alive, Record, outlive
 from p2pos.devnet.processes import Command, Process, describe_exit
 from p2pos.devnet.status import Devnet, observe
 from p2pos.errors import UnavailableError, UserError
@@ -231,7 +230,7 @@ class Supervisor:
 
     async def _clear_stale(self) -> None:
         """Wait for what a killed supervisor left behind; end by force what does not notice."""
-        left = [process for alive in self._record.processes.values() if (process := alive.find()) is not None]
+        left = [alive for alive in self._record.processes.values() if alive.find() is not None]
         if left:
             self._report("devnet", f"waiting for {len(left)} processes of an earlier run to end")
             await trio.to_thread.run_sync(_outlive, left)
@@ -265,8 +264,10 @@ class Supervisor:
         self._home.write_settings(values)
 
 
-def _outlive(processes: list[psutil.Process]) -> None:
-    _, left = psutil.wait_procs(processes, timeout=STALE_S)
-    for process in left:
-        process.kill()
-    psutil.wait_procs(left, timeout=STALE_S)
+def _outlive(processes: list[Alive]) -> None:
+    left = outlive(processes, STALE_S)
+    for alive in left:
+        process = alive.find()
+        if process is not None:
+            process.kill()
+    outlive(left, STALE_S)
