@@ -68,7 +68,7 @@ def class_new(
     ledger.indexer.sync()
     if as_json:
         print_json(
-            {"id": hex(id_), "name": descriptor.name, "issuer": signer.address, "cap": most, "cid": cid.of(data)}
+            {"id": f"0x{id_:064x}", "name": descriptor.name, "issuer": signer.address, "cap": most, "cid": cid.of(data)}
         )
     else:
         click.echo(f"made class {descriptor.name}, {short(id_)}; described by {cid.of(data)}")
@@ -95,7 +95,7 @@ def mint(
     if as_json:
         print_json(
             {
-                "id": hex(id_),
+                "id": f"0x{id_:064x}",
                 "to": target,
                 "amount": count,
                 "balance": balance,

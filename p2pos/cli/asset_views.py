@@ -28,7 +28,7 @@ def list_(settings: Settings, who: str | None, as_json: bool) -> None:
         block, held = ledger.indexer.checked_holdings(owner)
         items = [
             {
-                "id": hex(id_),
+                "id": f"0x{id_:064x}",
                 "name": ledger.items().get(id_),
                 "amount": amount,
                 "locked": ledger.chain.locked(owner, id_),
@@ -63,13 +63,13 @@ def show(settings: Settings, item: str, as_json: bool) -> None:
     id_ = ledger.class_id(item)
     found = ledger.chain.item_class(id_)
     if found is None:
-        raise UserError(f"there is no class {hex(id_)} on this contract", hint="see p2pos asset history")
+        raise UserError(f"there is no class 0x{id_:064x} on this contract", hint="see p2pos asset history")
     block, holders = ledger.indexer.checked_holders(id_)
     descriptor = ledger.describe(found.digest)
     if as_json:
         print_json(
             {
-                "id": hex(id_),
+                "id": f"0x{id_:064x}",
                 "issuer": found.issuer,
                 "cap": found.cap,
                 "supply": found.supply,
@@ -81,7 +81,7 @@ def show(settings: Settings, item: str, as_json: bool) -> None:
         )
         return
     rows = [
-        ("class", hex(id_)),
+        ("class", f"0x{id_:064x}"),
         ("name", descriptor.name if descriptor else "its descriptor is not here"),
         ("issuer", ledger.name(found.issuer)),
         ("supply", f"{found.supply} of {found.cap}" if found.cap else f"{found.supply}, no limit"),

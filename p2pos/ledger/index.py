@@ -74,7 +74,7 @@ class Happening:
             "kind": self.kind,
             "from": self.one,
             "to": self.other or None,
-            "id": None if self.id is None else hex(self.id),
+            "id": None if self.id is None else f"0x{self.id:064x}",
             ("nonce" if self.id is None else "amount"): self.amount,
         }
 
