@@ -238,17 +238,14 @@ async def open_host(identity: Identity, listen: Sequence[str] = ()) -> AsyncIter
     logging.getLogger("libp2p").setLevel(logging.CRITICAL)  # what it calls an error, we raise or log ourselves
     library = new_host(
         key_pair=identity.key_pair,
-        sec_opt={
-            NOISE: Noise(identity.key_pair, noise_privkey=new_noise_key().private_key),
-            TLS: TLSTransport(identity.key_pair),
-        },
+        sec_opt=_security(identity),
         muxer_opt={YAMUX: Yamux},
         transports=[TCP()],
         resource_manager=_limits(),
         connection_config=ConnectionConfig(
             max_connections=MAX_CONNECTIONS,
             min_connections=0,  # all may come from outside
-            low_watermark=0,  # below it the library dials peers by itself
+            low_watermark=0,
             high_watermark=MAX_CONNECTIONS,
             max_connections_per_peer=MAX_CONNECTIONS_PER_PEER,
             enable_health_monitoring=True,
@@ -274,6 +271,14 @@ async def open_host(identity: Identity, listen: Sequence[str] = ()) -> AsyncIter
                         nursery.start_soon(connection.close)
             with trio.CancelScope(shield=True):
                 await library.close()
+
+
+def _security(identity: Identity) -> dict[Any, Any]:
+    """How a connection may be secured, first choice first."""
+    return {
+        NOISE: Noise(identity.key_pair, noise_privkey=new_noise_key().private_key),
+        TLS: TLSTransport(identity.key_pair),
+    }
 
 
 def _limits() -> ResourceManager:

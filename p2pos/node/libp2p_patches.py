@@ -17,6 +17,7 @@ from libp2p.exceptions import BaseLibp2pError, ParseError
 from libp2p.io.exceptions import IncompleteReadError, IOException
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network import swarm
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.connection import swarm_connection
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
@@ -76,6 +77,14 @@ def _keep_alive(stream: Any, trio_stream: trio.SocketStream) -> None:
         (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
     ):
         trio_stream.socket.setsockopt(level, option, value)
+
+
+async def _dial_nobody(_connector: Any) -> None:
+    """`AutoConnector.maybe_connect`: whom to dial is ours to say.
+
+    Stock: dials everyone that it has an address of, which strangers tell it by identify, until half of the
+    connections that it may have are open; a `low_watermark` of 0 does not keep it from it.
+    """
 
 
 async def _listen_alone(host: str | None, port: int) -> list[trio.SocketListener]:
@@ -225,6 +234,7 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     # fault: what heals it
     "its warnings go to the root logger": (Patch(swarm_connection, "logging", logging.getLogger("libp2p.connection")),),
     "every dial waits 250 ms for a second address": (Patch(swarm, "_HAPPY_EYEBALLS_DELAY", 0.0),),
+    "it dials known peers by itself": (Patch(AutoConnector, "maybe_connect", _dial_nobody),),
     "a second process listens on the same port": (Patch(tcp, "_open_reuseport_listeners", _listen_alone),),
     "a dropped link is never noticed": (Patch(TrioTCPStream, "__init__", _keep_alive),),
     "an inbound slot is held until shutdown": (Patch(swarm.Swarm, "_do_handle_inbound_connection", _accept),),

@@ -35,6 +35,8 @@ class Watched:
         self._name = name
 
     def __get__(self, stream: Any, owner: type | None = None) -> Any:
+        if stream is None:
+            return self
         return stream.__dict__[self._name]
 
     def __set__(self, stream: Any, value: Any) -> None:
@@ -52,6 +54,8 @@ class Granted:
     """
 
     def __get__(self, stream: Any, owner: type | None = None) -> Any:
+        if stream is None:
+            return self
         return stream.__dict__["recv_window"]
 
     def __set__(self, stream: Any, value: int) -> None:

@@ -158,7 +158,7 @@ class Links:
         if (link := self._links.get(peer)) is not None:
             return link
         if self._nursery is None:
-            raise UnavailableError("the node is shutting down", peer=peer)
+            raise UnavailableError("the node is not running", peer=peer)
         if len(self._links) >= MAX_LINKS:
             raise UnavailableError(f"frames are being sent to {MAX_LINKS} peers already", peer=peer)
         link = self._links[peer] = _Link(peer, self._queue_frames)
