@@ -140,8 +140,9 @@ class Ground:
         struct = Transfer(by.address, to, self.lantern if id_ is None else id_, amount, number, deadline)
         return self.sign(struct, by)
 
-    def lock(self, world: Address, until: int, *, amount: int = 1) -> SignedIntent:
-        return self.sign(Lock(ALICE.address, world, self.lantern, amount, until, next(self.nonces), FAR), ALICE)
+    def lock(self, world: Address, until: int, *, id_: int | None = None) -> SignedIntent:
+        held = self.lantern if id_ is None else id_
+        return self.sign(Lock(ALICE.address, world, held, 1, until, next(self.nonces), FAR), ALICE)
 
     def sign(self, struct: Signable, by: Signer) -> SignedIntent:
         domain = self.chain.domain
