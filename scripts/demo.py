@@ -163,14 +163,13 @@ class Demo:
         (self.alice_home / "wallets").mkdir(parents=True)
         shutil.copy2(self.home / "wallets" / "alice.json", self.alice_home / "wallets" / "alice.json")
         self.say(f"alice's machine has her keystore and nothing else: {self.alice_home}")
-        wallets = self.facts("wallet", "list", "--home", str(self.home), shown=False)
         self.live(
-            *("asset", "sign", self.class_id, "--to", address_of(wallets, "bob"), "--amount", str(GIVEN)),
+            *("asset", "sign", self.class_id, "--to", self.addresses["bob"], "--amount", str(GIVEN)),
             *("--wallet", "alice", "--out", str(self.intent), "--yes", "--home", str(self.alice_home)),
             *("--chain-id", str(status["chain_id"]), "--contract", str(status["contract"])),
             *("--passphrase-file", str(self.home / "passphrase")),
         )
-        facts["balances_before"] = self.balances()
+        facts["balances_before"] = self.steps[-2]["balances"]
         settled = self.facts("asset", "submit", str(self.intent), "--home", str(self.home))
         facts["transaction"], facts["block"] = settled["transaction"], settled["block"]
         self.say(f"in block {settled['block']}, transaction {settled['transaction']}")
@@ -204,6 +203,7 @@ class Demo:
         """Of the item, by wallet, from the chain."""
         answer = self.facts("asset", "list", "--home", str(self.home), shown=False)
         found = dict.fromkeys(("alice", "bob"), 0)
+        self.addresses = {holding["wallet"]: str(holding["owner"]) for holding in answer["holdings"]}
         for holding in answer["holdings"]:
             for item in holding["items"]:
                 if item["id"] == self.class_id and holding["wallet"] in found:
@@ -261,11 +261,6 @@ def run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         check=False,
         env=environment(),
     )
-
-
-def address_of(wallets: Any, name: str) -> str:
-    """A wallet's address in what `wallet list --json` prints."""
-    return next(str(wallet["address"]) for wallet in wallets["wallets"] if wallet["name"] == name)
 
 
 def is_alive(pid: int) -> bool:
