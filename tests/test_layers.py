@@ -8,26 +8,28 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "p2pos"
 
-MAY_IMPORT = {
+GROUND = {"errors", "types", "config", "log", "leash"}
+"""Modules that stand beneath every package."""
+
+MAY_IMPORT: dict[str, set[str]] = {
     # package or module: what of p2pos it may import, besides itself
     "errors": set(),
     "types": {"errors"},
     "config": {"errors", "types"},
     "log": set(),
+    "leash": set(),
     "models": set(),
     "wire": {"errors", "types"},
-    "content": {"errors", "types", "wire", "config"},
-    "shard": {"errors", "types", "wire", "config", "content", "models", "log"},
-    "ledger": {"errors", "types", "wire", "config", "content", "log"},
+    "content": GROUND | {"wire"},
+    "shard": GROUND | {"wire", "content"},
+    "ledger": GROUND | {"wire", "content"},
     # `assets` may use the ledger's pure types
-    "assets": {"errors", "types", "wire", "config", "content", "log", "ledger.typed_data", "ledger.intents"},
-    "node": {"errors", "types", "wire", "config", "content", "shard", "ledger", "assets", "models", "log"},
-    "devnet": {"errors", "types", "config", "content", "ledger", "assets", "log", "node", "shard", "wire", "models"},
-    "cli": {
-        "errors", "types", "config", "wire", "content", "shard", "ledger", "assets", "node", "devnet", "models", "log",
-    },
+    "assets": GROUND | {"wire", "content", "ledger.typed_data", "ledger.intents"},
+    "node": GROUND | {"wire", "content", "shard", "ledger", "assets"},
+    "devnet": GROUND | {"wire", "content", "shard", "ledger", "assets", "node"},
+    "cli": GROUND | {"wire", "content", "shard", "ledger", "assets", "node", "devnet", "models"},
     "__main__": {"cli"},
-}  # fmt: skip
+}
 
 SOLE_IMPORTER = {
     # library: the files that may import it
