@@ -87,12 +87,9 @@ class Host:
                 if peer not in self.connected():
                     await self._race(peer_id, targets, why)
         if peer not in self.connected():
-            raise UnavailableError(
-                f"peer {peer} does not answer at any of its {len(addresses)} addresses",
-                peer=peer,
-                addresses=list(addresses),
-                why=why,
-            )
+            tried = f"does not answer at any of its {len(targets)} addresses"
+            known = tried if targets else "is not connected, and none of its addresses is known"
+            raise UnavailableError(f"peer {peer} {known}", peer=peer, addresses=list(addresses), why=why)
 
     async def connect_to(self, address: str, *, deadline_s: float = 10.0) -> PeerId:
         """Connect to the peer that a multiaddress names at its end, `/p2p/…`; returns its id.
@@ -178,6 +175,8 @@ class Host:
         Raises UserError where the address is not one of TCP or can't be listened on.
         """
         wanted = multiaddresses.listenable(address)
+        if str(wanted) in self._network.listeners:
+            return
         if not await self._network.listen(wanted):
             raise UserError(multiaddresses.why_not(wanted), hint="choose another with --listen", address=address)
         found = [str(real) for real in self._network.listeners[str(wanted)].get_addrs()]
@@ -258,19 +257,40 @@ async def open_host(identity: Identity, listen: Sequence[str] = ()) -> AsyncIter
     network = library.get_network()
     network.retry_config = RetryConfig(max_retries=0)  # who dials decides about trying again
     network.set_resource_manager(_limits(), enable_stream_semaphore=False)  # refuse the excess, don't queue it
-    async with library.run([]):
-        host = Host(identity, library)
-        for address in listen:
-            await host.listen(address)
-        try:
-            yield host
-        finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(GOODBYE_S):
-                async with trio.open_nursery() as nursery:
-                    for connection in network.get_connections():
-                        nursery.start_soon(connection.close)
-            with trio.CancelScope(shield=True):
-                await library.close()
+    error: Exception | None = None
+    try:
+        async with library.run([]):
+            host = Host(identity, library)
+            try:
+                for address in listen:
+                    await host.listen(address)
+                yield host
+            except Exception as exc:
+                error = exc
+                raise
+            finally:
+                with trio.CancelScope(shield=True):
+                    await _close(library)
+    except BaseExceptionGroup as group:
+        if error is not None and _only(group) is error:
+            raise error from None  # not in the groups of the library's own nurseries
+        raise
+
+
+async def _close(library: Any) -> None:
+    """Close all connections at once, in bounded time, then what is left."""
+    with trio.move_on_after(GOODBYE_S):
+        async with trio.open_nursery() as nursery:
+            for connection in library.get_network().get_connections():
+                nursery.start_soon(connection.close)
+    await library.close()
+
+
+def _only(exc: BaseException) -> BaseException:
+    """What is inside groups of one."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc
 
 
 def _security(identity: Identity) -> dict[Any, Any]:
