@@ -135,23 +135,25 @@ class Relayer:
             self._wake.set()
 
     async def submit_forever(self) -> None:
-        """Tick for ever: at once when something arrives, else as often as blocks may come."""
-        pause_s = POLL_S
+        """Tick for ever: at once when something arrives while all is quiet, else as often as blocks may come."""
+        backoff_s = POLL_S
         while True:
             self._wake = trio.Event()
             try:
                 busy = await self._in_thread(self._submitter.tick)
                 self.unreachable = ""
-                pause_s = POLL_S if busy else IDLE_POLL_S
+                backoff_s = POLL_S
             except (UnavailableError, ChainError) as exc:
                 if not self.unreachable:
                     self._log.warning("the chain does not answer", because=str(exc))
                 self.unreachable = str(exc)
-                pause_s = min(2 * pause_s, MAX_BACKOFF_S)
-            with trio.move_on_after(pause_s):
-                await self._wake.wait()
-                if self.unreachable:
-                    await trio.sleep(pause_s)
+                backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+                busy = True
+            if busy:
+                await trio.sleep(backoff_s)  # what arrives meanwhile is gathered
+            else:
+                with trio.move_on_after(IDLE_POLL_S):
+                    await self._wake.wait()
 
     # ----
 
