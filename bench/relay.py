@@ -9,8 +9,8 @@ owners' signatures are there already) until every one is in a block and its rece
 - `accepted`, `on_chain`, `doubled`, `service_per_s`: a real relayer process, over HTTP, four clients, from the first
   request until the last intent is settled.
 
-Gas is of warm storage: sender and receiver have dealt before and the owner's nonces follow one another, as when a
-world hands out many; `gas_batch100_scattered` is with the random nonces that `p2pos asset sign` takes.
+Gas is of warm storage: sender and receiver have dealt before and the owner's nonces follow one another, as those of
+`p2pos asset sign` do (see `p2pos.ledger.nonces`); `gas_batch100_scattered` is with a word of storage for each.
 """
 
 import itertools
@@ -36,10 +36,11 @@ from p2pos.config import Settings
 from p2pos.devnet.tools import find_anvil
 from p2pos.errors import InternalError, UnavailableError
 from p2pos.ledger import calldata
-from p2pos.ledger.chain import Chain, random_nonce, set_native_balance
+from p2pos.ledger.chain import Chain, set_native_balance
 from p2pos.ledger.client import RelayerClient
 from p2pos.ledger.events import NonceSpent
 from p2pos.ledger.intents import SignedIntent
+from p2pos.ledger.nonces import random_nonce
 from p2pos.ledger.queue import Queue
 from p2pos.ledger.records import Receipt
 from p2pos.ledger.rpc import Rpc

@@ -17,7 +17,6 @@ from p2pos.cli.wallet import fd_option
 from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.ledger import intents
-from p2pos.ledger.chain import random_nonce
 from p2pos.ledger.client import RelayerClient
 from p2pos.ledger.intents import SignedIntent
 from p2pos.ledger.typed_data import Domain, Transfer, digest, unsigned
@@ -50,7 +49,7 @@ def asset() -> None:
 @wallet_option("The giver, who signs.")
 @click.option("--out", required=True, help="The file to write; - for standard output.")
 @valid_option
-@click.option("--nonce", help="Any number not used before. Default: a random one.")
+@click.option("--nonce", help="Any number not used before. Default: the next one of this home.")
 @click.option("--chain-id", type=click.IntRange(min=1), help="The chain it is for. Default: of the settings.")
 @yes_option
 @fd_option
@@ -77,11 +76,9 @@ def sign(
     path = None if out == "-" else Path(out)
     if path is not None and path.exists():
         raise UserError(f"{path} is already there", hint="choose a new file; a signed transfer is never replaced")
-    number = random_nonce() if nonce is None else unsigned(nonce, "--nonce")
-    owner = ledger.wallets.address(name)
-    struct = Transfer(
-        owner, ledger.who(to), ledger.class_id(item), read_amount(amount), number, int(time.time()) + valid_s
-    )
+    owner, target, id_, count = ledger.wallets.address(name), ledger.who(to), ledger.class_id(item), read_amount(amount)
+    number = ledger.nonces.take(ledger.domain, owner) if nonce is None else unsigned(nonce, "--nonce")
+    struct = Transfer(owner, target, id_, count, number, int(time.time()) + valid_s)
     intent = _sign(ledger, ledger.domain, struct, name, passphrase_fd, yes=yes)
     text = json.dumps(intent.as_json(), indent=1) + "\n"
     if path is None:
@@ -117,9 +114,9 @@ def submit(
 ) -> None:
     """Carry out a signed transfer of anyone's."""
     ledger = Ledger(settings)
-    intent = SignedIntent.parse(read_file(file, intents.MAX_BYTES))
     if direct != (name is not None):
         raise UserError("--direct and --wallet NAME go together")
+    intent = SignedIntent.parse(read_file(file, intents.MAX_BYTES))
     if direct:
         _settled(ledger, intent, _submit_directly(ledger, intent, str(name), passphrase_fd), as_json=as_json)
     else:
@@ -163,7 +160,8 @@ def send(
             wanted=count,
         )
     now_s = max(int(time.time()), ledger.chain.head().timestamp)
-    struct = Transfer(owner, target, id_, count, random_nonce(), now_s + valid_s)
+    number = ledger.nonces.take(ledger.chain.domain, owner)
+    struct = Transfer(owner, target, id_, count, number, now_s + valid_s)
     intent = _sign(ledger, ledger.chain.domain, struct, name, passphrase_fd, yes=yes)
     outcome = _submit_directly(ledger, intent, name, passphrase_fd) if direct else _submit(settings, intent, wait=True)
     _settled(ledger, intent, outcome, as_json=as_json)

@@ -15,6 +15,7 @@ from p2pos.errors import P2posError, UserError
 from p2pos.ledger.chain import Chain
 from p2pos.ledger.index import Index, KnownClass
 from p2pos.ledger.indexer import Indexer
+from p2pos.ledger.nonces import NonceBook
 from p2pos.ledger.typed_data import MAX_UINT256, Domain, address
 from p2pos.ledger.wallet import Wallets
 from p2pos.types import Address
@@ -32,6 +33,7 @@ class Ledger:
         self.settings = settings
         self.wallets = Wallets(settings.wallets)
         self.store = Store(settings.home / "content")
+        self.nonces = NonceBook(settings.home / "nonces")
 
     @functools.cached_property
     def chain(self) -> Chain:

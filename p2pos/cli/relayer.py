@@ -4,6 +4,7 @@ import errno
 import functools
 import json
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,20 +56,22 @@ def run(
     passphrase_fd: int | None,
 ) -> None:
     """Run it. Prints one line of JSON when it is ready."""
-    host, port = _loopback(listen)
+    address = _loopback(listen)
     wallets = Wallets(settings.wallets)
     wallets.address(name)  # an unknown name is said before a passphrase is asked for
     signer = wallets.unlock(name, get_passphrase(settings, passphrase_fd, f"wallet {name}"))
     chain = Chain.connect(settings.rpc_url, chain_id=settings.chain_id, contract=settings.contract)
     if not settings.contract:
         raise UserError("no asset contract is set", hint="give --contract, or --home of a devnet")
+    listener = _bind(*address)
     store = Queue(queue or settings.home / "relayer" / "queue.sqlite")
     try:
         submitter = Submitter(chain, store, signer, confirmations=settings.confirmations, max_batch=max_batch)
         submitter.bind()
-        trio.run(_serve, service.Relayer(chain, store, submitter, signer.address), signer, host, port, leashed)
+        trio.run(_serve, service.Relayer(chain, store, submitter, signer.address), signer, listener, leashed)
     finally:
         store.close()
+        listener.close()
 
 
 @relayer.command()
@@ -99,26 +102,20 @@ def status(settings: Settings, as_json: bool) -> None:
             click.echo(f"{key}\t{value}")
 
 
-async def _serve(relayer_: service.Relayer, signer: Signer, host: str, port: int, leashed: bool) -> None:
+async def _serve(relayer_: service.Relayer, signer: Signer, listener: socket.socket, leashed: bool) -> None:
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, stop)
         if leashed:
             nursery.start_soon(_stop_at_end_of_input, stop)
-        try:
-            await _run_service(relayer_, signer, host, port, stop)
-        except* OSError as group:
-            fault = group.exceptions[0]
-            if isinstance(fault, OSError) and fault.errno == errno.EADDRINUSE:
-                raise UserError(f"port {port} on {host} is in use", hint="give --listen another") from fault
-            raise
+        await _run_service(relayer_, signer, listener, stop)
         nursery.cancel_scope.cancel()
 
 
-async def _run_service(relayer_: service.Relayer, signer: Signer, host: str, port: int, stop: trio.Event) -> None:
+async def _run_service(relayer_: service.Relayer, signer: Signer, listener: socket.socket, stop: trio.Event) -> None:
     app: Any = application(relayer_)
     async with trio.open_nursery() as nursery:
-        url = await nursery.start(functools.partial(service.run, relayer_, app, host=host, port=port, stop=stop))
+        url = await nursery.start(functools.partial(service.run, relayer_, app, listener=listener, stop=stop))
         click.echo(json.dumps({"ready": True, "url": url, "sender": signer.address}))
         await stop.wait()
         log.get("relayer").info("stopping")
@@ -147,6 +144,19 @@ def _loopback(listen: str) -> tuple[str, int]:
             hint="put a reverse proxy that limits requests in front of it",
         )
     return host, int(port)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A socket on this address. Raises UserError where the port can't be had."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host.strip("[]"), port))
+    except OSError as exc:
+        listener.close()
+        why = "is in use" if exc.errno == errno.EADDRINUSE else f"can't be used: {exc.strerror}"
+        raise UserError(f"port {port} on {host} {why}", hint="give --listen another") from exc
+    return listener
 
 
 def _coin(wei: str | None) -> str:

@@ -4,7 +4,6 @@ web3's asynchronous client does not run under trio. A `Chain` may be used from s
 in hundreds (`preflight`, `receipts`, `send_raw`) travels as JSON arrays through `rpc`.
 """
 
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -411,11 +410,6 @@ def set_native_balance(rpc_url: str, of: str, wei: int) -> None:
         rpc.call("anvil_setBalance", of, hex(wei))
     finally:
         rpc.close()
-
-
-def random_nonce() -> int:
-    """A nonce for an intent. 64 bits: an owner's chance to hit one twice in a million intents is one in 40 million."""
-    return secrets.randbits(64)
 
 
 def _sound(answer: Any) -> Any:

@@ -6,6 +6,7 @@ at a time.
 """
 
 import functools
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -252,17 +253,22 @@ async def run(
     relayer: Relayer,
     app: Any,
     *,
-    host: str,
-    port: int,
+    listener: socket.socket,
     stop: trio.Event,
     task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until `stop`; then finish the requests under way. `app` is `relayer_http.application(relayer)`.
+    """Serve until `stop`; then finish the requests under way.
 
-    Starts as soon as the port listens, with the URL. Raises OSError where it is taken.
+    Args:
+        relayer: whose tasks run meanwhile.
+        app: `relayer_http.application(relayer)`.
+        listener: a bound socket, which is taken over.
+        stop: ends it.
+        task_status: told the URL once requests are taken.
+
     """
     config = Config()
-    config.bind = [f"{host}:{port}"]
+    config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = None
     config.errorlog = None
     config.graceful_timeout = DRAIN_S

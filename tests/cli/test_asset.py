@@ -1,0 +1,206 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.homes import Home
+from tests.ledger.chains import ALICE, BOB, Ground, running_ground
+from tests.ledger.services import RelayerProcess
+
+NAME = "Bronze Lantern"
+
+
+@pytest.fixture(scope="module")
+def ground() -> Iterator[Ground]:
+    with running_ground() as made, made.anvil.mining():
+        yield made
+
+
+@pytest.fixture(scope="module")
+def relayer(ground, tmp_path_factory) -> Iterator[RelayerProcess]:
+    service = RelayerProcess(ground, tmp_path_factory.mktemp("relayer"))
+    service.ready()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory):
+    return tmp_path_factory.mktemp("asset") / "home"
+
+
+@pytest.fixture
+def home(ground, relayer, where, capsys) -> Home:
+    """A home on the chain, with operator, alice and bob, and from the first test on a class and ten lanterns."""
+    fresh = not where.exists()
+    made = Home(where, capsys)
+    if fresh:
+        made.configure(
+            rpc_url=ground.anvil.url,
+            chain_id=31337,
+            contract=ground.chain.contract,
+            relayer_url=relayer.client.url,
+            passphrase_file=str(made.passphrase),
+        )
+        for name in ("operator", "alice", "bob"):
+            made.wallet(name)
+        made.json("asset", "class", "new", NAME, "--wallet", "operator", "--attribute", "light=3", "--cap", "1000")
+        made.json("asset", "mint", NAME, "--to", "alice", "--amount", "500", "--wallet", "operator")
+    return made
+
+
+def held(home: Home, who: str) -> int:
+    items = home.json("asset", "list", who)["items"]
+    return sum(item["amount"] for item in items if item["name"] == NAME)
+
+
+def give(home: Home, tmp_path, *options: str) -> str:
+    """Alice signs one lantern for bob into a file."""
+    file = str(tmp_path / "gift.json")
+    home.json("asset", "sign", NAME, "--to", "bob", "--wallet", "alice", "--out", file, "--yes", *options)
+    return file
+
+
+def test_sign_and_submit(home, tmp_path):
+    """Alice signs off line, anyone submits, and both balances come from the chain."""
+    before = held(home, "alice"), held(home, "bob")
+    file = str(tmp_path / "gift.json")
+    options = ("--rpc-url", "http://127.0.0.1:1")
+    signed = home.json("asset", "sign", NAME, "--to", "bob", "--wallet", "alice", "--out", file, "--yes")
+    assert signed["sentence"].startswith(f"alice gives bob 1 × {NAME}; anyone may submit this until ")
+    assert signed["message"]["from"] == ALICE.address
+    done = home.json("asset", "submit", file)
+    assert done["state"] == "settled"
+    assert (held(home, "alice"), held(home, "bob")) == (before[0] - 1, before[1] + 1)
+    assert "can't be reached" in home.fails(3, "asset", "list", *options)
+
+
+def test_signing_needs_no_chain(home, tmp_path, monkeypatch):
+    """`sign` works while chain and relayer are away."""
+    monkeypatch.setenv("P2POS_RPC_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("P2POS_RELAYER_URL", "http://127.0.0.1:1")
+    file = give(home, tmp_path)
+    assert json.loads(Path(file).read_text())["format"] == "p2pos-intent-1"
+
+
+def test_replay_and_tampering(home, tmp_path):
+    """The same file again is refused as replayed; a changed amount as tampered; nothing moves."""
+    file = give(home, tmp_path)
+    home.json("asset", "submit", file)
+    before = held(home, "bob")
+    assert "already carried out, in transaction 0x" in home.fails(2, "asset", "submit", file)
+    intent = json.loads(Path(file).read_text())
+    intent["message"]["amount"] = "400"
+    other = tmp_path / "tampered.json"
+    other.write_text(json.dumps(intent))
+    assert "was changed after it was signed" in home.fails(2, "asset", "submit", str(other))
+    assert held(home, "bob") == before
+
+
+def test_submitting_directly(home, tmp_path):
+    """Without a relayer, any wallet with coin carries an intent out; a second time the contract's word is passed on."""
+    file = give(home, tmp_path)
+    assert home.json("asset", "submit", file, "--direct", "--wallet", "operator")["state"] == "settled"
+    assert "was already used or cancelled" in home.fails(2, "asset", "submit", file, "--direct", "--wallet", "operator")
+
+
+def test_send(home):
+    """`send` signs, submits and waits; the answer names block and transaction."""
+    before = held(home, "bob")
+    done = home.json("asset", "send", NAME, "--to", BOB.address, "--amount", "2", "--wallet", "alice", "--yes")
+    assert (done["state"], done["message"]["amount"]) == ("settled", "2")
+    assert held(home, "bob") == before + 2
+
+
+def test_cancel(home, tmp_path):
+    """A cancelled intent can't take effect, and cancelling takes no coin."""
+    file = give(home, tmp_path)
+    before = held(home, "bob")
+    home.json("asset", "cancel", file, "--wallet", "alice", "--yes")
+    assert "already used or cancelled" in home.fails(2, "asset", "submit", file)
+    assert "nothing to cancel" in home.fails(2, "asset", "cancel", file, "--wallet", "alice", "--yes")
+    assert held(home, "bob") == before
+
+
+def test_show_and_history(home):
+    """A class shows its descriptor and holders; history tells who gave what, newest first."""
+    shown = home.json("asset", "show", NAME)
+    assert shown["descriptor"]["attributes"] == {"light": 3}
+    assert (shown["cap"], shown["supply"]) == (1000, 500)
+    assert {holder["owner"] for holder in shown["holders"]} >= {ALICE.address}
+    home.json("asset", "send", NAME, "--to", "bob", "--amount", "3", "--wallet", "alice", "--yes")
+    newest = home.json("asset", "history", "--of", "bob", "--class", NAME)["happenings"][0]
+    assert (newest["kind"], newest["from"], newest["to"], newest["amount"]) == ("moved", ALICE.address, BOB.address, 3)
+    assert home.json("asset", "show", shown["id"][:10])["id"] == shown["id"]
+
+
+def test_views_for_people(home):
+    """Off a terminal the tables are lines with tabs."""
+    for command in (("list",), ("show", NAME), ("history",)):
+        assert home.run("asset", *command) == 0
+        assert NAME in home.out
+        assert "\t" in home.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("send", NAME, "--to", "bob", "--amount", "9999", "--wallet", "alice"), "to give, not 9999"),
+        (("send", NAME, "--to", "bob", "--amount", "0", "--wallet", "alice"), "0 is nothing"),
+        (("send", NAME, "--to", "bob", "--amount", "1.5", "--wallet", "alice"), "not a whole number"),
+        (("send", "Bronze Lamp", "--to", "bob", "--wallet", "alice"), "known here: Bronze Lantern"),
+        (("send", NAME, "--to", "bobby", "--wallet", "alice"), "there is no wallet “bobby”"),
+        (("send", NAME, "--to", "0x12", "--wallet", "alice"), "is not an address"),
+        (("send", "0x12", "--to", "bob", "--wallet", "alice"), "too short"),
+        (("list", "--contract", BOB.address), "there is no contract at"),
+        (("list", "--contract", "0x12"), "is not an address"),
+        (("submit", "/nowhere"), "No such file"),
+        (("submit", "-", "--direct"), "go together"),
+        (("class", "new", "--wallet", "operator"), "give either NAME or"),
+        (("class", "new", " x", "--wallet", "operator"), "begins or ends with a blank"),
+    ],
+)
+def test_bad_input(home, arguments, line):
+    """Each mistake is one line that says what was wrong, with exit code 2."""
+    assert line in home.fails(2, "asset", *arguments)
+
+
+def test_the_wrong_chain(home, monkeypatch):
+    """A chain with another id than the settings' is refused."""
+    monkeypatch.setenv("P2POS_CHAIN_ID", "5")
+    assert "has id 31337, not 5" in home.fails(2, "asset", "list")
+
+
+def test_a_wrong_passphrase(home, tmp_path):
+    """A wrong passphrase is one line, and no file is half-written."""
+    wrong = tmp_path / "wrong"
+    wrong.touch(mode=0o600)
+    wrong.write_text("Secret")
+    out = tmp_path / "gift.json"
+    options = ("--wallet", "alice", "--out", str(out), "--yes", "--passphrase-file", str(wrong))
+    assert "wrong passphrase" in home.fails(2, "asset", "sign", NAME, "--to", "bob", *options)
+    assert not out.exists()
+
+
+def test_nobody_agreed(home, tmp_path):
+    """Without a terminal and without --yes nothing is signed."""
+    out = tmp_path / "gift.json"
+    line = home.fails(2, "asset", "sign", NAME, "--to", "bob", "--wallet", "alice", "--out", str(out))
+    assert "say --yes" in line
+    assert not out.exists()
+
+
+def test_only_the_issuer_mints(home):
+    """The contract's refusal is passed on in words, with exit code 1."""
+    assert "is capped at 1000" in home.fails(
+        1, "asset", "mint", NAME, "--to", "bob", "--amount", "501", "--wallet", "operator"
+    )
+
+
+def test_a_class_from_a_file(home, tmp_path):
+    """A whole descriptor can come from a file; its CID is what stands on chain."""
+    file = tmp_path / "coin.json"
+    file.write_text(json.dumps({"name": "Copper", "kind": "currency"}))
+    made = home.json("asset", "class", "new", "--descriptor", str(file), "--wallet", "operator")
+    assert home.json("asset", "show", "Copper")["cid"] == made["cid"]
