@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "p2pos"
 
-GROUND = {"errors", "types", "config", "log", "leash"}
+GROUND = {"errors", "types", "config", "log", "leash", "lock"}
 """Modules that stand beneath every package."""
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"errors", "types"},
     "log": set(),
     "leash": set(),
+    "lock": {"errors"},
     "models": set(),
     "wire": {"errors", "types"},
     "content": GROUND | {"wire"},

@@ -14,7 +14,7 @@ import torch
 import trio
 from trio_typing import TaskStatus
 
-from p2pos import leash, log
+from p2pos import leash, lock, log
 from p2pos.errors import UserError
 from p2pos.node import gateway
 from p2pos.node.content_service import ContentService
@@ -28,7 +28,7 @@ from p2pos.shard import manifest
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.manifest import Manifest
 from p2pos.shard.routing import uncovered
-from p2pos.shard.stage import Stage
+from p2pos.shard.stage import Stage, check
 from p2pos.types import Cid, LayerSpan, PeerId
 from p2pos.wire.framing import Frame
 from p2pos.wire.messages import CONTENT_PROTOCOL, STAGE_PROTOCOL, Announcement
@@ -83,6 +83,13 @@ async def run(config: NodeConfig, progress: Progress, *, task_status: TaskStatus
     Raises UserError, UnavailableError and others where it can't start; nothing is left behind then.
     """
     checkpoint = Checkpoint.open(config.model)
+    check(config.model, config.layers, device=config.device)  # before anything is written or anyone is told
+    in_use = UserError(f"a node already runs in {config.home}", hint="give each its own --home")
+    with lock.held(config.home, in_use):
+        await _run(config, checkpoint, progress, task_status)
+
+
+async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, task_status: TaskStatus[Ready]) -> None:
     identity = Identity.load_or_create(config.home / "identity.key")
     async with trio.open_nursery() as nursery, open_host(identity, config.listen) as host:
         _log.info("listening", peer=host.peer, addresses=list(host.addresses))

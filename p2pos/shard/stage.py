@@ -88,13 +88,7 @@ class Stage:
         """
         began_s = time.monotonic()
         checkpoint = Checkpoint.open(directory)
-        config = architecture.read_config(directory)
-        count = architecture.layer_count(config)
-        span = span or LayerSpan(0, count)
-        if span.end > count:
-            raise UserError(f"layers {span} are outside the model, which has layers 0:{count}", hint="change --layers")
-        if device != "cpu" and not torch.cuda.is_available():
-            raise UserError(f"there is no device {device} here", hint="use --device cpu")
+        config, span = check(directory, span, device=device)
         model = architecture.build(config, span, architecture.DTYPES[dtype])
         reader = _Reader(checkpoint, manifest, on_bytes)
         _fill(model, reader, architecture.DTYPES[dtype], device)
@@ -145,6 +139,17 @@ class Stage:
             output = self._base(**kwargs).last_hidden_state[0]
         cache.advance(rows)
         return output  # type: ignore[no-any-return]  # transformers ships no types
+
+
+def check(directory: Path, span: LayerSpan | None, *, device: str = "cpu") -> tuple[Any, LayerSpan]:
+    """The config of a model, and the span or all layers. Raises UserError where they, or the device, won't do."""
+    config = architecture.read_config(directory)
+    count = architecture.layer_count(config)
+    if span is not None and span.end > count:
+        raise UserError(f"layers {span} are outside the model, which has layers 0:{count}", hint="change --layers")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"there is no device {device} here", hint="use --device cpu")
+    return config, span or LayerSpan(0, count)
 
 
 class _Reader:

@@ -117,6 +117,7 @@ def test_a_model_that_cannot_be_cut_is_refused(tmp_path: Path, checkpoint_of, co
     (tmp_path / "m" / "config.json").write_text(json.dumps(config))
     (tmp_path / "m" / "model.safetensors").write_bytes((checkpoint_of("llama") / "model.safetensors").read_bytes())
     assert line in refused(tmp_path / "h", "--model", str(tmp_path / "m"))
+    assert not (tmp_path / "h").exists()
 
 
 @pytest.mark.parametrize(
@@ -143,6 +144,12 @@ def test_an_api_beyond_loopback_is_refused(tmp_path: Path, checkpoint_of) -> Non
     """The HTTP interface has no password, so it stays on this machine."""
     line = refused(tmp_path, "--model", str(checkpoint_of("llama")), "--api", "0.0.0.0:0")
     assert "is not a loopback address" in line
+
+
+def test_a_home_in_use_is_refused(tmp_path: Path, checkpoint_of, one) -> None:
+    """Two nodes don't share a home, and so an identity."""
+    home = one.log.parent
+    assert f"a node already runs in {home}" in refused(home, "--model", str(checkpoint_of("llama")))
 
 
 def test_a_bootstrap_peer_that_does_not_answer_ends_3(tmp_path: Path, checkpoint_of, one) -> None:
