@@ -39,4 +39,4 @@ docs: setup
 
 clean:
 	rm -rf $(VENV) contracts/node_modules contracts/out contracts/cache .mypy_cache .pytest_cache .ruff_cache
-	rm -f demo-summary.json
+	rm -rf .p2pos demo-summary.json

@@ -28,8 +28,8 @@ from p2pos.errors import P2posError, UnavailableError, UserError
 TOKEN_BYTES = 32
 ANSWER_S = NODE_READY_S + 10
 """`start` answers when the process is ready."""
-DOWN_S = 60.0
-"""Nodes, relayer and chain have 15, 15 and 10 s to stop, one after the other."""
+DOWN_S = 40.0
+"""Nodes and relayer have 15 s to stop, and then the chain 10 s."""
 
 Handler = Callable[[Request], Awaitable[JSONResponse]]
 

@@ -46,6 +46,7 @@ class Supervisor:
         self._record = Record()
         self._ground: accounts.Ground | None = None
         self._rpc_url = request.rpc_url
+        self._is_up = False
         self._told = trio.Event()
         self._lock = trio.Lock()  # one start or kill at a time, so that each sees the outcome of the one before
         self.interrupted = False
@@ -139,6 +140,7 @@ class Supervisor:
             both.start_soon(self._bring_up_ledger)
             both.start_soon(self._bring_up_nodes)
         self._write_settings()
+        self._is_up = True
 
     async def _bring_up_ledger(self) -> None:
         if self._request.embedded:
@@ -207,9 +209,9 @@ class Supervisor:
     # ---- down
 
     async def _take_down(self) -> None:
-        """Nodes first, so that they can say goodbye; the chain last, because the relayer needs it."""
+        """The chain last, because the relayer needs it to the end."""
         self._report("devnet", "going down")
-        for stage in (list(self._spans), ["relayer"], ["chain"]):
+        for stage in ([*self._spans, "relayer"], ["chain"]):
             async with trio.open_nursery() as nursery:
                 for name in stage:
                     if name in self.processes:
@@ -241,8 +243,8 @@ class Supervisor:
     def _named(self, name: str) -> Process:
         if name not in self.processes:
             raise UserError(f"the devnet has no process “{name}”", hint=f"it has {', '.join(self.processes)}")
-        if self._told.is_set():
-            raise UnavailableError("the devnet is going down")
+        if not self._is_up or self._told.is_set():
+            raise UnavailableError(f"the devnet is {'coming up' if not self._is_up else 'going down'}")
         return self.processes[name]
 
     def _ready_nodes(self) -> Iterable[Process]:
