@@ -20,6 +20,7 @@ from p2pos.ledger import intents
 from p2pos.ledger.client import RelayerClient
 from p2pos.ledger.intents import SignedIntent
 from p2pos.ledger.typed_data import Domain, Transfer, digest, unsigned
+from p2pos.ledger.wallet import Signer
 
 DAY_S = 86_400
 MAX_VALID_S = 366 * DAY_S
@@ -79,7 +80,7 @@ def sign(
     owner, target, id_, count = ledger.wallets.address(name), ledger.who(to), ledger.class_id(item), read_amount(amount)
     number = ledger.nonces.take(ledger.domain, owner) if nonce is None else unsigned(nonce, "--nonce")
     struct = Transfer(owner, target, id_, count, number, int(time.time()) + valid_s)
-    intent = _sign(ledger, ledger.domain, struct, name, passphrase_fd, yes=yes)
+    intent, _ = _sign(ledger, ledger.domain, struct, name, passphrase_fd, yes=yes)
     text = json.dumps(intent.as_json(), indent=1) + "\n"
     if path is None:
         click.echo(text, nl=False)
@@ -118,7 +119,8 @@ def submit(
         raise UserError("--direct and --wallet NAME go together")
     intent = SignedIntent.parse(read_file(file, intents.MAX_BYTES))
     if direct:
-        _settled(ledger, intent, _submit_directly(ledger, intent, str(name), passphrase_fd), as_json=as_json)
+        outcome = _submit_directly(ledger, intent, unlock(ledger, str(name), passphrase_fd))
+        _settled(ledger, intent, outcome, as_json=as_json)
     else:
         _settled(ledger, intent, _submit(settings, intent, wait=not no_wait), as_json=as_json)
 
@@ -162,8 +164,8 @@ def send(
     now_s = max(int(time.time()), ledger.chain.head().timestamp)
     number = ledger.nonces.take(ledger.chain.domain, owner)
     struct = Transfer(owner, target, id_, count, number, now_s + valid_s)
-    intent = _sign(ledger, ledger.chain.domain, struct, name, passphrase_fd, yes=yes)
-    outcome = _submit_directly(ledger, intent, name, passphrase_fd) if direct else _submit(settings, intent, wait=True)
+    intent, signer = _sign(ledger, ledger.chain.domain, struct, name, passphrase_fd, yes=yes)
+    outcome = _submit_directly(ledger, intent, signer) if direct else _submit(settings, intent, wait=True)
     _settled(ledger, intent, outcome, as_json=as_json)
 
 
@@ -199,7 +201,7 @@ def cancel(
     else:
         deadline = max(int(time.time()), ledger.chain.head().timestamp) + DAY_S
         struct = Transfer(owner, owner, 0, 0, nonce, deadline)
-        intent = _sign(ledger, ledger.chain.domain, struct, name, passphrase_fd, yes=yes)
+        intent, _ = _sign(ledger, ledger.chain.domain, struct, name, passphrase_fd, yes=yes)
         outcome = _submit(settings, intent, wait=True)
     if as_json:
         print_json({"owner": owner, "nonce": str(nonce), **outcome})
@@ -213,7 +215,7 @@ for command in (class_, mint, list_, show, history):
 
 def _sign(
     ledger: Ledger, domain: Domain, struct: Transfer, name: str, descriptor: int | None, *, yes: bool
-) -> SignedIntent:
+) -> tuple[SignedIntent, Signer]:
     """Show in a sentence what is to be signed, ask, and sign it. Raises click's Abort where the answer is no."""
     sentence = intents.sentence(struct, names=ledger.people(), items=ledger.items())
     click.echo(f"{name} signs: {sentence}", err=True)
@@ -222,7 +224,7 @@ def _sign(
             raise UserError("nobody is there to agree to this", hint="say --yes")
         click.confirm("Sign this?", abort=True, err=True)
     signer = unlock(ledger, name, descriptor)
-    return SignedIntent(domain, struct, signer.sign_typed(domain, struct), digest(domain, struct))
+    return SignedIntent(domain, struct, signer.sign_typed(domain, struct), digest(domain, struct)), signer
 
 
 def _sentence(ledger: Ledger, intent: SignedIntent) -> str:
@@ -235,15 +237,15 @@ def _submit(settings: Settings, intent: SignedIntent, *, wait: bool) -> dict[str
     return (client.wait(intent.id, SETTLE_S) if wait else status).as_json()
 
 
-def _submit_directly(ledger: Ledger, intent: SignedIntent, name: str, descriptor: int | None) -> dict[str, Any]:
+def _submit_directly(ledger: Ledger, intent: SignedIntent, payer: Signer) -> dict[str, Any]:
     chain = ledger.chain
     now_s = chain.head().timestamp
     contract_wallet = chain.are_contracts([intent.struct.owner])[0]
     intents.check(intent, chain.domain, now_s=now_s, contract_wallet=contract_wallet)
-    revert = chain.preflight([intent], chain.contract)[0]
+    revert = chain.preflight([intent], payer.address)[0]
     if revert is not None:
         raise intents.RefusedError(revert.refusal, revert.text)
-    receipt = chain.submit(unlock(ledger, name, descriptor), intent)
+    receipt = chain.submit(payer, intent)
     return {"id": intent.id, "state": "settled", "transaction": receipt.transaction, "block": receipt.block}
 
 

@@ -23,13 +23,15 @@ from p2pos.ledger.records import Block, ItemClass, Receipt, RevertError
 from p2pos.ledger.reverts import Revert, Reverts
 from p2pos.ledger.rpc import Rpc, RpcError, revert_data, unreachable
 from p2pos.ledger.typed_data import Domain, Lock, Transfer, address, digest
-from p2pos.ledger.wallet import Signer
+from p2pos.ledger.wallet import SignedTransaction, Signer
 from p2pos.types import Address, Wei
 
 CALL_TIMEOUT_S = 15.0
 """Of one request. Public end points answer within 1 s; fifteen allow for a slow link and one retry by TCP."""
 RECEIPT_TIMEOUT_S = 180.0
 """For one transaction. Fifteen Ethereum slots of 12 s."""
+MAX_TURNS = 5
+"""Tries to find an account's next nonce free: the devnet's operator mints while it relays, a block or two apart."""
 RECEIPT_POLL_S = 0.1
 """Between two looks for a receipt."""
 
@@ -122,14 +124,13 @@ class Chain:
 
     def head(self) -> Block:
         """The newest block."""
-        with self._errors():
-            block = self._w3.eth.get_block("latest")
+        block = self._rpc.call("eth_getBlockByNumber", "latest", False)  # noqa: FBT003 - JSON-RPC's: no transactions
         return Block(
-            block["number"],
-            "0x" + bytes(block["hash"]).hex(),
-            block["timestamp"],
-            Wei(block.get("baseFeePerGas", 0)),
-            block["gasLimit"],
+            int(block["number"], 16),
+            block["hash"],
+            int(block["timestamp"], 16),
+            Wei(int(block.get("baseFeePerGas", "0x0"), 16)),
+            int(block["gasLimit"], 16),
         )
 
     def block_number(self) -> int:
@@ -297,17 +298,12 @@ class Chain:
         with self._errors():
             limit = gas or self._w3.eth.estimate_gas(_transaction(request)) * 5 // 4
             fees = self.fees()
-            signed = signer.sign_transaction(
-                self.transaction_fields(
-                    data, to=target, nonce=self.nonce(signer.address, pending=True), gas=limit, fees=fees
-                )
-            )
             if (funds := self.native_balance(signer.address)) < limit * fees.max_fee:
                 raise UserError(
                     f"{signer.address} has {funds} wei, and this may take {limit * fees.max_fee} wei of gas",
                     hint="send it some of the chain's coin, or let a relayer submit",
                 )
-            self._w3.eth.send_raw_transaction(signed.raw)
+            signed = self._send_in_turn(signer, data, target, limit, fees)
             self._w3.eth.wait_for_transaction_receipt(HexStr(signed.hash), RECEIPT_TIMEOUT_S, RECEIPT_POLL_S)
         receipt = self.receipts([signed.hash])[0]
         if receipt is None:
@@ -315,6 +311,20 @@ class Chain:
         if not receipt.succeeded:
             raise RevertError(self._why_failed(request, receipt.block))
         return receipt
+
+    def _send_in_turn(self, signer: Signer, data: bytes, target: str | None, gas: int, fees: Fees) -> SignedTransaction:
+        """Sign with the account's next nonce and send; anew where another process took that nonce meanwhile."""
+        nonce = self.nonce(signer.address, pending=True)
+        for _ in range(MAX_TURNS):
+            fields = self.transaction_fields(data, to=target, nonce=nonce, gas=gas, fees=fees)
+            signed = signer.sign_transaction(fields)
+            complaint = self.send_raw([signed.raw])[0]
+            if not complaint:
+                return signed
+            taken, nonce = nonce, self.nonce(signer.address, pending=True)
+            if nonce == taken:
+                break
+        raise ChainError(f"the chain does not take the transaction: {complaint}", hint="try again in a minute")
 
     def transaction_fields(self, data: bytes, *, to: str | None, nonce: int, gas: int, fees: Fees) -> dict[str, Any]:
         """The fields of an EIP-1559 transaction as `Signer.sign_transaction` takes them."""

@@ -204,9 +204,14 @@ class Queue:
         ).fetchone()
         return str(row[0]) if row else ""
 
+    def unsettled(self) -> int:
+        """How many intents are accepted or submitted."""
+        row = self._db.execute("SELECT count(*) FROM intents WHERE state IN ('accepted', 'submitted')").fetchone()
+        return int(row[0])
+
     def room(self) -> int:
         """How many more intents can be accepted now."""
-        return MAX_WAITING - sum(count for state, count in self.counts().items() if state in {"accepted", "submitted"})
+        return MAX_WAITING - self.unsettled()
 
     def accept(self, intents: Sequence[SignedIntent], now_s: float) -> None:
         """Take intents in, durably, all or none. One that had failed starts again; one that is in stays as it is."""

@@ -78,7 +78,7 @@ class Submitter:
         missing = self._settle(head)
         self._send_again(missing, head)
         self._submit(head)
-        return any(count for state, count in self._queue.counts().items() if state in {"accepted", "submitted"})
+        return self._queue.unsettled() > 0
 
     # ---- what happened
 

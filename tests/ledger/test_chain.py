@@ -158,3 +158,20 @@ def test_a_second_chain_with_another_id(ground):
         foreign = ground.sign(Transfer(ALICE.address, BOB.address, other.lantern, 0, 5, 1 << 40), ALICE)
         with pytest.raises(RevertError, match="the signature is not by"):
             other.chain.submit(OPERATOR, foreign)
+
+
+def test_two_processes_with_one_account(ground, monkeypatch):
+    """Where another process took the nonce between looking and sending, the transaction goes with the next."""
+    real, stolen = Chain.send_raw, []
+
+    def rob(self, transactions):
+        if not stolen:
+            stolen.append(True)
+            ground.chain.cancel(OPERATOR, 4711)
+        return real(self, transactions)
+
+    monkeypatch.setattr(Chain, "send_raw", rob)
+    before = ground.balance(CAROL)
+    ground.chain.mint(OPERATOR, CAROL.address, ground.lantern, 1)
+    assert ground.balance(CAROL) == before + 1
+    assert ground.chain.is_nonce_used(OPERATOR.address, 4711)
