@@ -107,11 +107,14 @@ class Process:
         try:
             process = await self._open(command)
             try:
+                self._on_change(self)
                 self.ready = await self._first_line(process, command.ready_within_s)
                 self.state = "ready"
                 task_status.started(self.ready)
-                await self._drain(process)
-                await process.wait()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._drain, process)
+                    await process.wait()
+                    nursery.cancel_scope.cancel()
             finally:
                 with trio.CancelScope(shield=True):
                     await self.stop()
@@ -173,7 +176,6 @@ class Process:
         self._process, self.pid = process, process.pid
         with suppress(psutil.Error):  # it may be gone already; then _first_line says so
             self.born_s = psutil.Process(process.pid).create_time()
-        self._on_change(self)
         return process
 
     async def _first_line(self, process: trio.Process, within_s: float) -> dict[str, Any]:

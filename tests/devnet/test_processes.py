@@ -1,5 +1,7 @@
 """One child process, with tiny programs in place of nodes."""
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 import trio
 
 from p2pos.devnet import processes
+from p2pos.devnet.home import Alive, outlive
 from p2pos.devnet.processes import Command, Process, describe_exit, last_line
 from p2pos.errors import P2posError, UnavailableError, UserError
 from tests.devnet.trios import run
@@ -98,14 +101,28 @@ def test_kill_takes_grandchildren_along(tmp_path: Path) -> None:
     child = []
 
     async def then(process: Process) -> None:
-        child.append(psutil.Process(process.ready["child"]))
+        grandchild = psutil.Process(process.ready["child"])
+        child.append(Alive(grandchild.pid, grandchild.create_time()))
         await process.kill()
 
     process = with_process(tmp_path, command(WITH_A_CHILD), then)
     assert describe_exit(process.exit_code or 0) == "SIGKILL"
-    gone, alive = psutil.wait_procs(child, timeout=10)
-    assert all(each.status() == psutil.STATUS_ZOMBIE for each in alive)
-    assert gone or alive
+    assert outlive(child, 10) == []
+
+
+def test_death_is_seen_past_a_grandchild(tmp_path: Path) -> None:
+    """A grandchild that still holds the pipe hides its parent's death from nobody, and is killed after it."""
+    child = []
+
+    async def then(process: Process) -> None:
+        grandchild = psutil.Process(process.ready["child"])
+        child.append(Alive(grandchild.pid, grandchild.create_time()))
+        os.kill(process.pid, signal.SIGKILL)  # not the group
+        await process._gone.wait()
+
+    process = with_process(tmp_path, command(WITH_A_CHILD), then)
+    assert describe_exit(process.exit_code or 0) == "SIGKILL"
+    assert outlive(child, 10) == []
 
 
 def test_a_stubborn_process_is_killed(tmp_path: Path) -> None:
