@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from p2pos import config
-from p2pos.devnet.home import Home, Record
+from p2pos.devnet.home import Alive, Home, Record, outlive
 from p2pos.devnet.tools import find_anvil
 from p2pos.ledger.rpc import Rpc
 
@@ -35,13 +35,13 @@ class Chain:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.family: list[psutil.Process] = []
+        self.family: list[Alive] = []
         line = self.process.stdout.readline()
         if line:
             self.ready = json.loads(line)
             self.rpc = Rpc(self.ready["rpc_url"])
             me = psutil.Process(self.process.pid)
-            self.family = [me, *me.children(recursive=True)]
+            self.family = [Alive(each.pid, each.create_time()) for each in (me, *me.children(recursive=True))]
 
     def block(self, number: str) -> dict:
         return self.rpc.call("eth_getBlockByNumber", number, *WITHOUT_TRANSACTIONS)
@@ -56,10 +56,9 @@ class Chain:
             pass
         return sent
 
-    def left(self) -> list[psutil.Process]:
+    def left(self) -> list[Alive]:
         """Of anvil and its owner, who is still there after 10 s."""
-        _, alive = psutil.wait_procs(self.family, timeout=10)
-        return [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+        return outlive(self.family, 10)
 
 
 @pytest.fixture
@@ -136,6 +135,6 @@ def test_a_damaged_state(tmp_path: Path, port: int) -> None:
 def test_anvil_killed(tmp_path: Path, port: int) -> None:
     """When anvil dies, so does its owner, and says so."""
     with running(tmp_path, port) as chain:
-        chain.family[1].kill()
+        os.kill(chain.family[1].pid, signal.SIGKILL)
         assert chain.process.wait(20) == 3
         assert "anvil ended with exit code -9" in chain.process.stderr.read()

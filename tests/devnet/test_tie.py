@@ -1,13 +1,16 @@
 """A module that ends with its parent, even while it starts."""
 
+import os
 import subprocess
 import sys
 
 import psutil
 
+from p2pos.devnet.home import Alive, outlive
+
 PARENT = """
-import subprocess, sys
-child = subprocess.Popen([sys.executable, "-m", "p2pos.devnet.tie", sys.argv[1], "timeit", "-n1", "-r1", "input()"])
+import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-m", "p2pos.devnet.tie", str(os.getpid()), "timeit", "input()"])
 print(child.pid, flush=True)
 sys.stdin.readline()
 """
@@ -16,20 +19,17 @@ sys.stdin.readline()
 def test_an_orphan_ends() -> None:
     """A module that watches nothing itself ends when its parent is killed."""
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT.replace("sys.argv[1]", "str(__import__('os').getpid())")],
+        [sys.executable, "-c", PARENT],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as parent:
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-        _, alive = psutil.wait_procs([child], timeout=20)
-        assert all(each.status() == psutil.STATUS_ZOMBIE for each in alive)
+        assert outlive([Alive(child.pid, child.create_time())], 20) == []
 
 
 def test_the_module_gets_its_arguments() -> None:
     """The module runs as under `python -m`: its own arguments, its own exit code."""
-    import os
-
     done = subprocess.run(
         [sys.executable, "-m", "p2pos.devnet.tie", str(os.getpid()), "p2pos", "--version"],
         capture_output=True,
