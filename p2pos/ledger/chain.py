@@ -124,14 +124,7 @@ class Chain:
 
     def head(self) -> Block:
         """The newest block."""
-        block = self._rpc.call("eth_getBlockByNumber", "latest", False)  # noqa: FBT003 - JSON-RPC's: no transactions
-        return Block(
-            int(block["number"], 16),
-            block["hash"],
-            int(block["timestamp"], 16),
-            Wei(int(block.get("baseFeePerGas", "0x0"), 16)),
-            int(block["gasLimit"], 16),
-        )
+        return Block.read(self._rpc.call("eth_getBlockByNumber", "latest", False))  # noqa: FBT003 - JSON-RPC's: no transactions
 
     def block_number(self) -> int:
         """The newest block's number."""
@@ -177,7 +170,7 @@ class Chain:
     def receipts(self, transactions: Sequence[str]) -> list[Receipt | None]:
         """What became of transactions; None for one that is in no block."""
         answers = self._rpc.batch([("eth_getTransactionReceipt", (one,)) for one in transactions])
-        return [self._receipt(_sound(answer)) if _sound(answer) else None for answer in answers]
+        return [Receipt.read(_sound(answer), self._address) if _sound(answer) else None for answer in answers]
 
     def are_known(self, transactions: Sequence[str]) -> list[bool]:
         """Which of these the node has, in a block or in its pool."""
@@ -368,19 +361,6 @@ class Chain:
         if isinstance(answer, RpcError):
             return self._refusal(answer)
         return Revert("", "the transaction failed in its block; it may have run out of gas")
-
-    def _receipt(self, raw: dict[str, Any]) -> Receipt:
-        deployed = raw.get("contractAddress")
-        ours = [log for log in raw["logs"] if self._address and log["address"].lower() == self._address.lower()]
-        return Receipt(
-            raw["transactionHash"],
-            raw["status"] == "0x1",
-            int(raw["blockNumber"], 16),
-            raw["blockHash"],
-            int(raw["gasUsed"], 16),
-            address(deployed.lower()) if deployed else None,
-            events.decode_all(ours),
-        )
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -83,13 +83,15 @@ class Index:
     """One contract's index in one file."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")  # it can be read again from the chain
             self._db.executescript(_SCHEMA)
+        except OSError as exc:
+            raise UserError(f"{path} can't be used: {exc.strerror}", hint="choose another --home") from exc
         except sqlite3.DatabaseError as exc:
             raise UserError(f"{path} is not an index: {exc}", hint=f"remove {path}; it is made again") from exc
 

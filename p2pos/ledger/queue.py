@@ -134,8 +134,11 @@ class Queue:
     """The queue in one file."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as exc:
+            raise UserError(f"{path} can't be used: {exc.strerror}", hint="give --queue another file") from exc
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
@@ -223,7 +226,7 @@ class Queue:
             self._db.executemany(
                 "INSERT INTO intents (id, owner, nonce, kind, body, state, accepted_s)"
                 " VALUES (?, ?, ?, ?, ?, 'accepted', ?) ON CONFLICT (id) DO UPDATE"
-                " SET state = 'accepted', attempts = 0, batch = NULL, refusal = '', reason = '', tx = '', block = NULL"
+                " SET body = excluded.body, state = 'accepted', attempts = 0, batch = NULL, refusal = '', reason = '', tx = '', block = NULL"
                 " WHERE state = 'failed'",
                 rows,
             )

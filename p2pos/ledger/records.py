@@ -1,9 +1,12 @@
 """What `chain` answers with: blocks, receipts, classes and refusals. Pure."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from eth_utils.address import to_checksum_address
 
 from p2pos.errors import ChainError
-from p2pos.ledger.events import Event
+from p2pos.ledger.events import Event, decode_all
 from p2pos.ledger.reverts import Revert
 from p2pos.types import Address, Wei
 
@@ -28,6 +31,20 @@ class Block(NamedTuple):
     gas_limit: int
     """Of all its transactions together."""
 
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> "Block":
+        """From JSON-RPC's form. Raises ChainError where it isn't one."""
+        try:
+            return cls(
+                int(raw["number"], 16),
+                raw["hash"],
+                int(raw["timestamp"], 16),
+                Wei(int(raw.get("baseFeePerGas", "0x0"), 16)),
+                int(raw["gasLimit"], 16),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise ChainError("the chain sent a block that is none") from exc
+
 
 class Receipt(NamedTuple):
     """What became of a transaction that is in a block."""
@@ -41,6 +58,24 @@ class Receipt(NamedTuple):
     """Where it deployed one."""
     events: list[Event]
     """Of the asset contract alone."""
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any], contract: Address | None) -> "Receipt":
+        """From JSON-RPC's form; `contract` is the asset contract, where there is one. Raises ChainError."""
+        try:
+            deployed = raw.get("contractAddress")
+            ours = [log for log in raw["logs"] if contract and log["address"].lower() == contract.lower()]
+            return cls(
+                raw["transactionHash"],
+                raw["status"] == "0x1",
+                int(raw["blockNumber"], 16),
+                raw["blockHash"],
+                int(raw["gasUsed"], 16),
+                Address(to_checksum_address(deployed)) if deployed else None,
+                decode_all(ours),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise ChainError("the chain sent a receipt that is none") from exc
 
 
 class ItemClass(NamedTuple):

@@ -167,10 +167,13 @@ class Wallets:
         except ValueError as exc:
             raise UserError("the key is not a secp256k1 private key") from exc
         keystore = Account.encrypt(key, passphrase, kdf="scrypt", iterations=LIGHT_SCRYPT_N if light else None)
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.directory.chmod(0o700)
         temporary = self.directory / f".{name}.{secrets.token_hex(8)}"
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.directory.chmod(0o700)
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as exc:
+            raise UserError(f"{self.directory} can't be written: {exc.strerror}", hint="choose another --home") from exc
         try:
             with os.fdopen(handle, "w", encoding="ascii") as file:
                 json.dump(keystore, file)

@@ -1,3 +1,4 @@
+import dataclasses
 import sqlite3
 
 import pytest
@@ -80,6 +81,15 @@ def test_a_failed_intent_may_come_again(queue):
     queue.accept([signed(1)], 2.0)
     assert queue.status(signed(1).id).state == "accepted"
     assert queue.status(signed(1).id).reason == ""
+
+
+def test_a_failed_intent_comes_again_with_its_new_signature(queue):
+    """The signature that counts is the newest: a contract wallet may have changed its keys."""
+    queue.accept([signed(1)], 1.0)
+    queue.fail([Verdict(1, "failed", Refusal.WRONG_SIGNER, "old key")])
+    again = dataclasses.replace(signed(1), signature=b"new")
+    queue.accept([again], 2.0)
+    assert [one.intent for one in queue.waiting(1)] == [again]
 
 
 def test_rivals(queue):

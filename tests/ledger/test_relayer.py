@@ -8,13 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+import trio
 
 from p2pos.errors import ChainError, UnavailableError
+from p2pos.ledger import queue as queue_module
 from p2pos.ledger.client import RelayerClient
 from p2pos.ledger.events import NonceSpent
 from p2pos.ledger.intents import Refusal, RefusedError, SignedIntent
+from p2pos.ledger.queue import Queue
+from p2pos.ledger.relayer import MAX_ARRIVING, Relayer
+from p2pos.ledger.submitter import Submitter
 from p2pos.ledger.typed_data import Transfer, digest
-from tests.ledger.chains import ALICE, BOB, CAROL, SESAME, contract_wallet, person, running_ground
+from tests.ledger.chains import ALICE, BOB, CAROL, OPERATOR, SESAME, contract_wallet, person, running_ground
 from tests.ledger.services import RelayerProcess
 
 WAIT_S = 60.0
@@ -147,6 +152,47 @@ def test_what_is_not_an_intent(relayer):
         assert response.status_code == code
         assert response.json()["error"]["refusal"] == "malformed"
     assert httpx.get(f"{relayer.client.url}/intents/0x12").status_code == 404
+
+
+def test_codes_over_http(ground, relayer, lanterns):
+    """202 for what is taken, 409 for a spent nonce, 422 for what is unsound; the body has the refusal's name."""
+
+    def post(intent: SignedIntent) -> tuple[int, str]:
+        response = httpx.post(f"{relayer.client.url}/intents", json=intent.as_json())
+        return response.status_code, response.json().get("error", {}).get("refusal", "")
+
+    intent = ground.transfer(BOB.address)
+    assert post(intent) == (202, "")
+    relayer.client.wait(intent.id, WAIT_S)
+    assert post(intent) == (409, "replayed")
+    assert post(dataclasses.replace(intent, signature=bytes(65))) == (409, "replayed")
+    assert post(ground.transfer(BOB.address, deadline=1)) == (422, "expired")
+
+
+def test_too_much_at_once(ground, tmp_path, monkeypatch):
+    """Where the queue is full, or more arrives than can be looked at, the sender is told to come back."""
+    ground.give_lanterns(ALICE.address, 2)
+    queue = Queue(tmp_path / "queue.sqlite")
+    service = Relayer(ground.chain, queue, Submitter(ground.chain, queue, OPERATOR), OPERATOR.address)
+    one, two = ground.transfer(BOB.address), ground.transfer(BOB.address)
+
+    async def scenario() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.admit_forever)
+            monkeypatch.setattr(queue_module, "MAX_WAITING", 1)
+            assert (await service.submit(one)).state == "accepted"
+            with pytest.raises(UnavailableError, match="waiting already"):
+                await service.submit(two)
+            assert (await service.submit(one)).state == "accepted"
+            nursery.cancel_scope.cancel()
+        for _ in range(MAX_ARRIVING):
+            service._arriving_send.send_nowait(None)
+        with pytest.raises(UnavailableError, match="too many intents arrive"):
+            await service.submit(two)
+
+    trio.run(scenario)
+    assert queue.status(two.id) is None
+    queue.close()
 
 
 def test_status_health_and_metrics(ground, relayer):
