@@ -226,7 +226,8 @@ class Queue:
             self._db.executemany(
                 "INSERT INTO intents (id, owner, nonce, kind, body, state, accepted_s)"
                 " VALUES (?, ?, ?, ?, ?, 'accepted', ?) ON CONFLICT (id) DO UPDATE"
-                " SET body = excluded.body, state = 'accepted', attempts = 0, batch = NULL, refusal = '', reason = '', tx = '', block = NULL"
+                " SET body = excluded.body, state = 'accepted', attempts = 0, batch = NULL, refusal = '', reason = '',"
+                " tx = '', block = NULL"
                 " WHERE state = 'failed'",
                 rows,
             )
