@@ -11,7 +11,7 @@ from scripts.train.evaluation import PROMPTS, continuation, perplexity
 from scripts.train.model import Shape, build_model
 from scripts.train.release import Figures, digest, save, write_card
 from scripts.train.tokenizer import train_tokenizer
-from scripts.train.training import Plan, pack, train
+from scripts.train.training import Plan, one_core_per_operation, pack, train
 
 OUT = Path(__file__).parents[2] / "p2pos" / "models" / "lantern"
 VOCABULARY = 4096
@@ -31,13 +31,12 @@ def make(out: Path, shape: Shape, plan: Plan, *, held_out: int = HELD_OUT) -> Fi
     print(f"final training loss {loss:.3f} nats/token", file=sys.stderr)
     save(model, tokenizer, out)
     unseen = held_out_set(plan.seed, held_out, set(stories))
-    figures = Figures(
-        rows.numel(), *(round(perplexity(model, tokenizer, unseen[language]), 3) for language in ("en", "zh"))
-    )
+    with one_core_per_operation():
+        english, chinese = (round(perplexity(model, tokenizer, unseen[language]), 3) for language in ("en", "zh"))
+        for prompt in PROMPTS:
+            print(f"\n{prompt}|{tokenizer.decode(continuation(model, tokenizer, prompt))}", file=sys.stderr)
+    figures = Figures(rows.numel(), english, chinese)
     write_card(out, model, shape, plan, figures)
-    for prompt in PROMPTS:
-        ids = continuation(model, tokenizer, prompt)
-        print(f"\n{prompt}|{tokenizer.decode(ids)}", file=sys.stderr)
     return figures
 
 
