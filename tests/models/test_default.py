@@ -9,7 +9,7 @@ from scripts.train.evaluation import PROMPTS, continuation, has_repeat, perplexi
 from scripts.train.training import Plan, one_core_per_operation
 
 MAX_BYTES = 16 * 10**6
-MAX_PERPLEXITY = 3.0
+MAX_PERPLEXITY = 2.6
 
 
 @pytest.fixture(scope="module")
