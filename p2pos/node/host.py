@@ -33,7 +33,7 @@ from libp2p.transport.tcp.tcp import TCP
 from p2pos import log
 from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.node import addresses as multiaddresses
-from p2pos.node import libp2p_patches
+from p2pos.node import libp2p_patches, libp2p_yamux
 from p2pos.node.identity import Identity
 from p2pos.node.streams import FrameStream, StreamLost, fault_of
 from p2pos.types import PeerId
@@ -52,6 +52,8 @@ PING_INTERVAL_S = 10.0
 """Between two questions whether a connected peer's process still answers; TCP can't see one that hangs."""
 PING_TIMEOUT_S = 5.0
 """After which such a peer counts as gone."""
+OPEN_S = libp2p_yamux.STALL_S + 1.0
+"""For the frame that opens a stream, which ends its connection where it can't leave."""
 GOODBYE_S = 2.0
 """For closing all connections when the host ends; after that their sockets are closed without a word."""
 
@@ -203,9 +205,12 @@ class Host:
             race.cancel()
 
     async def _negotiated(self, peer_id: Any, protocol: str) -> Any:
-        # The library forgets a stream whose opening is cancelled, with the place that it holds among 256.
-        # Opening only writes one frame, which `libp2p_yamux.STALL_S` bounds.
-        with trio.CancelScope(shield=True):
+        # The library forgets a stream whose opening is cancelled, with the place that it holds among 256. Opening
+        # waits for such a place, so look for one first, and writes one frame.
+        connections = self._network.get_connections(peer_id)
+        if not any(connection.muxed_conn.stream_backlog_semaphore.value for connection in connections):
+            raise UnavailableError(f"too many streams are open to peer {peer_id}", peer=str(peer_id))
+        with trio.CancelScope(shield=True), trio.fail_after(OPEN_S):
             net_stream = await self._network.new_stream(peer_id)
         try:
             client = self._host.multiselect_client

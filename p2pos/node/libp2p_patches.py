@@ -126,7 +126,7 @@ async def _handle_stream(conn: Any, muxed_stream: Any) -> None:
     process; and nothing bounds how many streams one peer opens.
     """
     try:
-        if len(conn.streams) >= MAX_INBOUND_STREAMS:
+        if sum(not each.is_initiator for each in conn.muxed_conn.streams.values()) > MAX_INBOUND_STREAMS:
             await muxed_stream.reset()
             return
         await _stock[SwarmConn, "_handle_muxed_stream"](conn, muxed_stream)

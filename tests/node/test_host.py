@@ -164,6 +164,27 @@ def test_an_unknown_protocol() -> None:
     run(body)
 
 
+def test_no_place_for_a_stream() -> None:
+    """Where a connection has no place for another stream, opening one fails at once instead of waiting for ever."""
+
+    async def body() -> None:
+        async with host(()) as a, host() as b:
+            b.serve("/echo", echo)
+            await a.connect_to(b.addresses[0])
+            await trio.sleep(1)
+            (connection,) = network(a).get_connections()
+            places, connection.muxed_conn.stream_backlog_semaphore = (
+                connection.muxed_conn.stream_backlog_semaphore,
+                trio.Semaphore(0),
+            )
+            with pytest.raises(UnavailableError, match="too many streams"):
+                await a.open(b.peer, "/echo")
+            connection.muxed_conn.stream_backlog_semaphore = places
+            assert (await a.open(b.peer, "/echo")).peer == b.peer
+
+    run(body)
+
+
 def test_a_disconnect_is_told() -> None:
     """Both ends hear of a connection that ends, once, and can connect again."""
 
