@@ -239,10 +239,8 @@ def _submit(settings: Settings, intent: SignedIntent, *, wait: bool) -> dict[str
 
 def _submit_directly(ledger: Ledger, intent: SignedIntent, payer: Signer) -> dict[str, Any]:
     chain = ledger.chain
-    now_s = chain.head().timestamp
-    contract_wallet = chain.are_contracts([intent.struct.owner])[0]
-    intents.check(intent, chain.domain, now_s=now_s, contract_wallet=contract_wallet)
-    revert = chain.preflight([intent], payer.address)[0]
+    contract_wallet, revert = chain.preflight([intent], payer.address)[0]
+    intents.check(intent, chain.domain, now_s=chain.head().timestamp, contract_wallet=contract_wallet)
     if revert is not None:
         raise intents.RefusedError(revert.refusal, revert.text)
     receipt = chain.submit(payer, intent)

@@ -19,7 +19,7 @@ from p2pos.ledger import calldata, events
 from p2pos.ledger.contracts import artifact
 from p2pos.ledger.fees import Fees
 from p2pos.ledger.intents import SignedIntent
-from p2pos.ledger.records import Block, ItemClass, Receipt, RevertError
+from p2pos.ledger.records import Block, ItemClass, Preflight, Receipt, RevertError
 from p2pos.ledger.reverts import Revert, Reverts
 from p2pos.ledger.rpc import Rpc, RpcError, revert_data, unreachable
 from p2pos.ledger.typed_data import Domain, Lock, Transfer, address, digest
@@ -162,11 +162,6 @@ class Chain:
         with self._errors():
             return Fees.suggest(self.head().base_fee, self._w3.eth.max_priority_fee)
 
-    def are_contracts(self, addresses: Sequence[str]) -> list[bool]:
-        """Which of these have code, so that ERC-1271 and not a recovered key decides on their signatures."""
-        answers = self._rpc.batch([("eth_getCode", (one, "latest")) for one in addresses])
-        return [_sound(answer) not in {"0x", None} for answer in answers]
-
     def receipts(self, transactions: Sequence[str]) -> list[Receipt | None]:
         """What became of transactions; None for one that is in no block."""
         answers = self._rpc.batch([("eth_getTransactionReceipt", (one,)) for one in transactions])
@@ -212,11 +207,20 @@ class Chain:
         """Whether an intent with this nonce took effect or was cancelled."""
         return bool(self._view("isNonceUsed", owner, nonce))
 
-    def preflight(self, intents: Sequence[SignedIntent], sender: str) -> list[Revert | None]:
-        """What the contract would say to each intent, alone, at the newest block; None where it would take it."""
-        calls = [self._call_request(calldata.submit(intent), sender) for intent in intents]
+    def preflight(self, intents: Sequence[SignedIntent], sender: str) -> list[Preflight]:
+        """What the contract would say to each intent, alone, at the newest block, if `sender` submitted it."""
+        calls: list[tuple[str, Sequence[Any]]] = []
+        for intent in intents:
+            calls.append(("eth_getCode", (intent.struct.owner, "latest")))
+            calls.append(self._call_request(calldata.submit(intent), sender))
         answers = self._rpc.batch(calls)
-        return [self._refusal(answer) if isinstance(answer, RpcError) else None for answer in answers]
+        return [
+            Preflight(
+                contract_wallet=_sound(code) not in {"0x", None},
+                revert=self._refusal(said) if isinstance(said, RpcError) else None,
+            )
+            for code, said in zip(answers[::2], answers[1::2], strict=True)
+        ]
 
     # ---- what changes the chain; each signs, sends and waits for the receipt
 

@@ -87,3 +87,12 @@ class ItemClass(NamedTuple):
     supply: int
     digest: bytes
     """sha2-256 of the descriptor."""
+
+
+class Preflight(NamedTuple):
+    """What would become of an intent now."""
+
+    contract_wallet: bool
+    """The owner has code, so that ERC-1271 and not a recovered key decides on the signature."""
+    revert: Revert | None
+    """Why the contract would refuse it; None where it would not."""

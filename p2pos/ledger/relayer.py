@@ -214,10 +214,9 @@ class Relayer:
         """Ask signatures and contract about new intents; note refusals in `outcomes`, return the good ones."""
         if not intents:
             return []
-        contracts = self.chain.are_contracts([intent.struct.owner for intent in intents])
-        reverts = self.chain.preflight(intents, self.sender)
+        found = self.chain.preflight(intents, self.sender)
         good = []
-        for intent, contract_wallet, revert in zip(intents, contracts, reverts, strict=True):
+        for intent, (contract_wallet, revert) in zip(intents, found, strict=True):
             fault: RefusedError | None = None
             try:
                 check(intent, self.chain.domain, now_s=now_s, contract_wallet=contract_wallet)

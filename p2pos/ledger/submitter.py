@@ -154,7 +154,7 @@ class Submitter:
                 return Verdict(member.seq, "accepted")
             return failed(Refusal.REVERTED, f"{MAX_ATTEMPTS} batches with it failed")
         if reason is None:
-            revert = self._chain.preflight([member.intent], self._signer.address)[0]
+            revert = self._chain.preflight([member.intent], self._signer.address)[0].revert
             if revert is None and member.attempts + 1 < MAX_ATTEMPTS:
                 return Verdict(member.seq, "accepted")
         else:

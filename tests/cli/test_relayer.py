@@ -6,10 +6,13 @@ from tests.cli.homes import Home
 from tests.ledger.chains import ALICE, BOB, Ground, running_ground
 from tests.ledger.services import RelayerProcess
 
+CHAIN_ID = 84532
+"""Base Sepolia's: the relayer takes any chain, not only anvil's own number."""
+
 
 @pytest.fixture(scope="module")
 def ground():
-    with running_ground() as made:
+    with running_ground(chain_id=CHAIN_ID) as made:
         yield made
 
 
@@ -19,7 +22,7 @@ def home(ground: Ground, tmp_path, capsys) -> Home:
     made.wallet("operator")
     made.configure(
         rpc_url=ground.anvil.url,
-        chain_id=31337,
+        chain_id=CHAIN_ID,
         contract=ground.chain.contract,
         passphrase_file=str(made.passphrase),
     )

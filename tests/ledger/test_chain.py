@@ -95,11 +95,11 @@ def test_a_cancelled_nonce(ground):
     """What was signed with a cancelled nonce is refused as used."""
     ground.chain.mint(OPERATOR, ALICE.address, ground.lantern, 1)
     intent = ground.transfer(BOB.address)
-    assert ground.chain.preflight([intent], OPERATOR.address) == [None]
+    assert ground.chain.preflight([intent], OPERATOR.address) == [(False, None)]
     ground.chain.cancel(ALICE, intent.struct.nonce)
     assert ground.chain.is_nonce_used(ALICE.address, intent.struct.nonce)
-    (revert,) = ground.chain.preflight([intent], OPERATOR.address)
-    assert revert.refusal is Refusal.REPLAYED
+    (found,) = ground.chain.preflight([intent], OPERATOR.address)
+    assert found.revert.refusal is Refusal.REPLAYED
 
 
 def test_a_batch_skips_what_fails(ground):

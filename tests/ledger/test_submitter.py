@@ -197,6 +197,20 @@ def test_a_stuck_transaction_is_outbid(ground, service):
     ground.anvil.mine()
 
 
+def test_a_sender_without_coin(ground, service):
+    """Without coin for gas the trouble is said, nothing is lost, and all goes on once there is some."""
+    ground.give_lanterns(ALICE.address, 1)
+    intent = ground.transfer(BOB.address)
+    service.accept(intent)
+    ground.anvil.rpc.call("anvil_setBalance", OPERATOR.address, "0x1")
+    service.submitter.tick()
+    assert "funds" in service.submitter.trouble
+    ground.anvil.rpc.call("anvil_setBalance", OPERATOR.address, hex(10**21))
+    service.run()
+    assert service.states(intent) == ["settled"]
+    assert service.submitter.trouble == ""
+
+
 def test_a_nonce_taken_by_another_transaction(ground, service):
     """Where the same account used the nonce elsewhere, the intents travel in another batch."""
     ground.give_lanterns(ALICE.address, 1)
