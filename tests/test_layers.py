@@ -39,7 +39,14 @@ SOLE_IMPORTER = {
     "web3": "ledger/chain.py",
 }
 
-PURE = ("wire", "shard/routing.py", "shard/session.py", "ledger/typed_data.py", "ledger/intents.py")
+PURE = (
+    "wire",
+    "shard/routing.py",
+    "shard/session.py",
+    *(f"ledger/{name}.py" for name in ("typed_data", "intents", "calldata", "events", "fees", "records", "reverts")),
+    "ledger/settlement.py",
+    "assets/descriptor.py",
+)
 IMPURE_LIBRARIES = {
     "trio",
     "socket",
