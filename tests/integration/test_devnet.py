@@ -284,5 +284,3 @@ def test_a_chain_that_is_already_there(tmp_path: Path, model: Path, foreign: str
         p2pos("asset", "mint", "Key", "--to", "alice", "--wallet", "operator", home=home)
         p2pos("asset", "send", "Key", "--to", "bob", "--wallet", "alice", "--yes", home=home)
         assert "Key" in p2pos("asset", "list", "bob", home=home).stdout
-    with up(home, model, "--nodes", "1", "--rpc-url", foreign):
-        assert status(home)["contract"] == seen["contract"]
