@@ -39,6 +39,8 @@ JOIN_DEADLINE_S = 10.0
 """Seconds in which one peer at least must answer a node that joins."""
 LEAVE_DEADLINE_S = 1.0
 """Seconds for telling everyone goodbye; who doesn't hear it finds out in `LIFETIME_MS`."""
+MAX_REQUEST = 8 << 10
+"""Bytes of a question: one signed announcement of at most 3 KiB."""
 MAX_REQUESTS = 1000
 """On one stream; at one per round, 50 minutes."""
 IDLE_S = 30.0
@@ -93,7 +95,7 @@ class Discovery:
         Raises UserError for an address that is none, UnavailableError where nobody answers.
 
         """
-        self._host.serve(STATUS_PROTOCOL, self._answer)
+        self._host.serve(STATUS_PROTOCOL, self._answer, max_frame=MAX_REQUEST)
         if bootstrap:
             await self._join(bootstrap)
         task_status.started()

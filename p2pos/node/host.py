@@ -37,6 +37,7 @@ from p2pos.node import libp2p_patches, libp2p_yamux
 from p2pos.node.identity import Identity
 from p2pos.node.streams import FrameStream, StreamLost, fault_of
 from p2pos.types import PeerId
+from p2pos.wire import framing
 
 MAX_CONNECTIONS = 2000
 """Open at once, in both directions; each costs some 100 KiB and a file descriptor."""
@@ -86,9 +87,9 @@ class Host:
         why: list[str] = []
         with trio.move_on_after(deadline_s):
             async with lock:
-                if peer not in self.connected():
+                if not self._joined(peer_id):
                     await self._race(peer_id, targets, why)
-        if peer not in self.connected():
+        if not self._joined(peer_id):
             tried = f"does not answer at any of its {len(targets)} addresses"
             known = tried if targets else "is not connected, and none of its addresses is known"
             raise UnavailableError(f"peer {peer} {known}", peer=peer, addresses=list(addresses), why=why)
@@ -110,16 +111,22 @@ class Host:
             ) from exc
         return peer
 
-    def serve(self, protocol: str, handler: Handler) -> None:
+    def serve(self, protocol: str, handler: Handler, *, max_frame: int = framing.MAX_FRAME) -> None:
         """Have `handler` called with each stream that a peer opens for this protocol.
 
         The stream is closed when the handler returns and reset when it raises; what it raises is logged and ends
         nothing else.
+
+        Args:
+            protocol: its id.
+            handler: takes the stream.
+            max_frame: bytes of the largest frame that a peer may send; each stream can hold as much memory.
+
         """
 
         async def handle(net_stream: Any) -> None:
             peer = PeerId(str(net_stream.muxed_conn.peer_id))
-            stream = FrameStream(peer, _YamuxBytes(net_stream))
+            stream = FrameStream(peer, _YamuxBytes(net_stream), max_frame=max_frame)
             try:
                 await handler(stream)
                 await stream.finish()
@@ -141,15 +148,16 @@ class Host:
 
         Raises UnavailableError where it isn't, or not any more, and PeerError where it does not speak the protocol.
         """
-        if peer not in self.connected():
+        peer_id = multiaddresses.library_id(peer)
+        if not self._joined(peer_id):
             raise UnavailableError(f"peer {peer} is not connected", peer=peer)
         try:
             with trio.fail_after(deadline_s):
-                return FrameStream(peer, _YamuxBytes(await self._negotiated(multiaddresses.library_id(peer), protocol)))
+                return FrameStream(peer, _YamuxBytes(await self._negotiated(peer_id, protocol)))
         except trio.TooSlowError:
             raise UnavailableError(f"peer {peer} did not answer in {deadline_s:g} s", peer=peer) from None
         except MultiselectClientError as exc:
-            if peer in self.connected():
+            if self._joined(peer_id):
                 raise PeerError(peer, f"does not speak {protocol}", protocol=protocol) from exc
             raise UnavailableError(f"the connection to peer {peer} is gone", peer=peer) from exc
         except (BaseLibp2pError, OSError) as exc:
@@ -183,6 +191,9 @@ class Host:
             raise UserError(multiaddresses.why_not(wanted), hint="choose another with --listen", address=address)
         found = [str(real) for real in self._network.listeners[str(wanted)].get_addrs()]
         self.addresses += tuple(f"{real}/p2p/{self.peer}" for text in found for real in multiaddresses.expanded(text))
+
+    def _joined(self, peer_id: Any) -> bool:
+        return any(_alive(connection) for connection in self._network.get_connections(peer_id))
 
     async def _race(self, peer_id: Any, addresses: Sequence[Any], why: list[str]) -> None:
         """Dial every address, each a little after the one before or at once when that one failed."""

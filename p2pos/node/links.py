@@ -6,6 +6,7 @@ frame of another in half. What peers send comes in by streams that they opened, 
 one that is slow or hostile holds up nobody else.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -24,6 +25,9 @@ QUEUE_FRAMES = 64
 whoever comes later waits, which is how a slow peer slows its senders down."""
 MAX_LINKS = 1024
 """Peers that frames are being sent to at once; four routes of `messages.MAX_STAGES` stages."""
+MAX_INBOUND = 4
+"""Links that one peer may have open to us. It needs one, and another while it hasn't noticed the end of the first;
+each can hold the memory of a frame."""
 SEND_DEADLINE_S = 10.0
 """For one frame from `send` to the socket, dialling included."""
 
@@ -39,7 +43,7 @@ class Transport(Protocol):
     async def open(self, peer: PeerId, protocol: str, *, deadline_s: float = ...) -> FrameStream:
         """Open a stream. Raises UnavailableError, PeerError."""
 
-    def serve(self, protocol: str, handler: Callable[[FrameStream], Awaitable[None]]) -> None:
+    def serve(self, protocol: str, handler: Callable[[FrameStream], Awaitable[None]], *, max_frame: int = ...) -> None:
         """Have the handler called with each stream that is opened to us."""
 
     def on_disconnect(self, callback: Callable[[PeerId], None]) -> None:
@@ -78,6 +82,8 @@ class Links:
         self._links: dict[PeerId, _Link] = {}
         self._joined: dict[PeerId, set[FrameStream]] = {}
         """The streams that join us to each peer, in both directions."""
+        self._inbound: Counter[PeerId] = Counter()
+        """How many streams each peer has open to us."""
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -183,12 +189,13 @@ class Links:
             if fault is None:
                 raise
             error = fault
+            link.broken = True
         finally:
             if self._links.get(peer) is link:
                 del self._links[peer]
             link.fail(error)
             if stream is not None:
-                await stream.reset()
+                await (stream.reset() if link.broken else stream.close())
         _log.info("lost a link", peer=peer, protocol=self._protocol, why=str(error))
         if stream is not None:
             self._lost_with(stream)
@@ -205,7 +212,10 @@ class Links:
     async def _pump(self, stream: FrameStream) -> None:
         """Hand on what a peer sends on a stream that it opened."""
         self._join(stream)
+        self._inbound[stream.peer] += 1
         try:
+            if self._inbound[stream.peer] > MAX_INBOUND:
+                raise PeerError(stream.peer, f"opened more than {MAX_INBOUND} links")
             while (frame := await stream.receive()) is not None:
                 if (pending := self._receive(stream.peer, frame)) is not None:
                     await pending
@@ -214,6 +224,9 @@ class Links:
             raise
         finally:
             self._part(stream)
+            self._inbound[stream.peer] -= 1
+            if not self._inbound[stream.peer]:
+                del self._inbound[stream.peer]
 
     def _join(self, stream: FrameStream) -> None:
         self._joined.setdefault(stream.peer, set()).add(stream)
@@ -259,6 +272,8 @@ class _Link:
         self.peer = peer
         self.posted = False
         """Whether somebody relies on hearing of this link's end."""
+        self.broken = False
+        """Whether it did not end in order."""
         self.scope = trio.CancelScope()
         """Holds all that works for this link."""
         self._put, self._get = trio.open_memory_channel[_Item](queue_frames)
@@ -306,6 +321,7 @@ class _Link:
 
     def end(self, error: P2posError) -> None:
         """Have the link's tasks end, and remember why."""
+        self.broken = True
         self._error = self._error or error
         self.scope.cancel()
 

@@ -95,7 +95,7 @@ class MemoryHost:
         except P2posError:
             await stream.reset()
 
-    def serve(self, protocol: str, handler: Callable[[FrameStream], Awaitable[None]]) -> None:
+    def serve(self, protocol: str, handler: Callable[[FrameStream], Awaitable[None]], *, max_frame: int = 0) -> None:
         self._handlers[protocol] = handler
 
     def on_disconnect(self, callback: Callable[[PeerId], None]) -> None:

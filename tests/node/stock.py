@@ -29,9 +29,9 @@ def put_back(monkeypatch: pytest.MonkeyPatch, *faults: str) -> None:
                 monkeypatch.setattr(owner, name, original)
 
 
-def run(test: Callable[..., Any], *arguments: Any) -> Any:
+def run(test: Callable[..., Any], *, idle_s: float = IDLE_S) -> Any:
     """Run a test whose time passes only when nothing else happens, so that it waits for no deadline."""
-    return trio.run(test, *arguments, clock=MockClock(autojump_threshold=IDLE_S))
+    return trio.run(test, clock=MockClock(autojump_threshold=idle_s))
 
 
 def host(listen: tuple[str, ...] = LOOPBACK) -> Any:

@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock, trio_test, wait_all_tasks_blocked
 
 from p2pos.errors import InternalError, PeerError, UnavailableError
-from p2pos.node.links import MAX_LINKS, QUEUE_FRAMES, Links
+from p2pos.node.links import MAX_INBOUND, MAX_LINKS, QUEUE_FRAMES, Links
 from p2pos.types import PeerId
 from p2pos.wire import framing
 from p2pos.wire.framing import Frame
@@ -273,6 +273,34 @@ async def test_a_frame_that_is_too_large() -> None:
         await alice.send(BOB, 2)
         await wait_all_tasks_blocked()
         assert bob.received == [(ALICE, Ack(SESSION, 2))]
+
+
+@trio_test
+async def test_too_many_links_of_one_peer() -> None:
+    """A peer may have a few links open to us; with one more it is lost."""
+    async with ends(ALICE, BOB) as (alice, bob):
+        streams = [await bob.host.open(ALICE, PROTOCOL) for _ in range(MAX_INBOUND)]
+        for stream in streams:
+            await stream.send(Ack(SESSION, 1))
+        await wait_all_tasks_blocked()
+        assert alice.lost == []
+        await bob.host.open(ALICE, PROTOCOL)
+        await wait_all_tasks_blocked()
+        assert alice.lost == [BOB]
+
+
+@trio_test
+async def test_leaving_in_order() -> None:
+    """Links that end because their owner stops are closed, so that nobody counts their owner as lost."""
+    async with ends(ALICE, BOB) as (alice, bob):
+        async with trio.open_nursery() as nursery:
+            leaving = End(MemoryHost(CAROL, bob.host._net, nursery))
+            await nursery.start(leaving.links.run)
+            await leaving.send(BOB, 1)
+            leaving.links._nursery.cancel_scope.cancel()  # type: ignore[union-attr]
+            await wait_all_tasks_blocked()
+        assert bob.received == [(CAROL, Ack(SESSION, 1))]
+        assert bob.lost == alice.lost == []
 
 
 @trio_test

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, trio_test, wait_all_tasks_blocked
 
 from p2pos.errors import InternalError, PeerError, UnavailableError
-from p2pos.node.streams import JOIN_LIMIT, LINGER_S, FrameStream, fault_of
+from p2pos.node.streams import FRAMES_PER_TURN, JOIN_LIMIT, LINGER_S, FrameStream, fault_of
 from p2pos.types import PeerId
 from p2pos.wire import framing
 from p2pos.wire.messages import Ack, Close
@@ -188,6 +188,29 @@ async def test_finish_in_order(autojump_clock: MockClock) -> None:
     await FrameStream(PeerId("someone"), here).finish()
     assert trio.current_time() == before_s
     assert not here.was_reset
+
+
+@trio_test
+async def test_others_get_their_turn() -> None:
+    """A flood of small frames that came in one read does not keep other tasks from running."""
+    here, there = byte_pair()
+    stream = FrameStream(PeerId("someone"), there)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(here.write, framing.encode(Ack(SESSION, 1)) * 1000)
+        await stream.receive()
+        nursery.start_soon(other)
+        for _ in range(999):
+            await stream.receive()
+        nursery.cancel_scope.cancel()
+    assert turns >= 999 // FRAMES_PER_TURN - 1
 
 
 def test_fault_of() -> None:
