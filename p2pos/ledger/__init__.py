@@ -1,7 +1,11 @@
 """The EVM: what owners sign, their wallets, the contract, and the relayer that submits for them.
 
-Pure: `typed_data` (EIP-712), `intents` (a signed intent and its refusals), `reverts`, `events`, `fees`. I/O: `wallet`
-(keystores), `rpc` (raw JSON-RPC), `chain` (the only importer of web3, synchronous), `queue` and `relayer`, `indexer`.
-`contracts` holds the ABI and the bytecode. May import `p2pos.content`, `p2pos.wire`, settings, types and errors.
-Start reading at `intents`.
+Pure: `typed_data` (EIP-712), `intents` (a signed intent and its refusals), `calldata`, `events`, `reverts`, `records`
+and `fees` (the contract and the chain, as bytes and back), `settlement` (what became of an intent).
+
+I/O: `wallet` (keystores), `passphrase`, `nonces`; `rpc` (JSON-RPC in arrays) and `chain` (the only importer of web3,
+synchronous); `queue` (what a relayer has promised), `submitter` (from queue to chain), `relayer` and `relayer_http`
+(the service), `client`; `index` and `indexer` (events in SQLite). `contracts` holds the ABI and the bytecode.
+
+May import `p2pos.content`, `p2pos.wire`, settings, types and errors. Start reading at `intents`, then `submitter`.
 """

@@ -67,8 +67,13 @@ class Chain:
             raise UserError(f"“{rpc_url}” is not an http or https URL", hint="check --rpc-url")
         provider = HTTPProvider(rpc_url, request_kwargs={"timeout": CALL_TIMEOUT_S}, exception_retry_configuration=None)
         w3 = Web3(provider, middleware=[])
-        with _translated(rpc_url):
-            answered = w3.eth.chain_id
+        rpc = Rpc(rpc_url)
+        try:
+            answered = int(rpc.call("eth_chainId"), 16)
+        except (TypeError, ValueError, RpcError) as exc:
+            raise UnavailableError(
+                f"{rpc_url} doesn't answer as a chain's JSON-RPC end point", hint="check --rpc-url"
+            ) from exc
         if chain_id and answered != chain_id:
             raise UserError(
                 f"the chain at {rpc_url} has id {answered}, not {chain_id}",
@@ -76,7 +81,7 @@ class Chain:
                 wanted=chain_id,
                 found=answered,
             )
-        chain = cls(w3, Rpc(rpc_url), answered, None)
+        chain = cls(w3, rpc, answered, None)
         return chain.with_contract(contract) if contract else chain
 
     @property

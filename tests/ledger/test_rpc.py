@@ -5,6 +5,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from p2pos.errors import UnavailableError
+from p2pos.ledger.chain import Chain
 from p2pos.ledger.rpc import MAX_BATCH, Rpc, RpcError, revert_data
 
 
@@ -62,6 +63,16 @@ def test_nonsense_is_not_believed(server, answer):
         rpc.call("eth_chainId")
     with pytest.raises(UnavailableError, match="doesn't answer as a chain"):
         rpc.batch([("eth_chainId", ())])
+
+
+@pytest.mark.parametrize(
+    "answer", [b"null", b"[]", b"<html>", b'{"id": 1, "result": "zz"}', b'{"id": 1, "error": {"message": "no"}}']
+)
+def test_what_is_no_chain_is_not_connected_to(server, answer):
+    """Whatever answers to the question for a chain id, it is a chain or said to be none."""
+    server.answer = answer
+    with pytest.raises(UnavailableError, match="doesn't answer as a chain"):
+        Chain.connect(f"http://127.0.0.1:{server.server_port}")
 
 
 @pytest.mark.parametrize(
