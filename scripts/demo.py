@@ -66,9 +66,10 @@ class Demo:
         self.steps[-1]["commands"].append(line)
         self.console.print(Text(f"$ {line}", style="cyan"), soft_wrap=True)
 
-    def live(self, *arguments: str) -> str:
-        """Run a command and show what it prints as it comes. Raises DemoError where it fails."""
+    def live(self, *arguments: str, opening: str = "") -> str:
+        """Run a command and show what it prints as it comes, after `opening`. Raises DemoError where it fails."""
         self.show_command(arguments)
+        self.console.print(Text(opening, style="bold"), end="", soft_wrap=True)
         with subprocess.Popen(
             command(arguments),
             stdin=subprocess.DEVNULL,
@@ -133,7 +134,7 @@ class Demo:
         """A prompt becomes text through a transformer that no single process holds."""
         facts = self.step("A sentence through three of them, none of which holds the model")
         arguments = ["generate", PROMPT, "--max-tokens", str(MAX_TOKENS), "--home", str(self.home)]
-        streamed = self.live(*arguments).rstrip("\n")
+        streamed = self.live(*arguments, opening=PROMPT).rstrip("\n")
         answer = self.facts(*arguments, shown=False)
         facts.update(text=answer["text"], tokens=len(answer["token_ids"]), tokens_per_s=answer["tok_s"])
         facts.update(first_token_ms=answer["ttft_ms"], route=answer["route"])
