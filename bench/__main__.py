@@ -8,6 +8,7 @@ import time
 import click
 
 from bench import harness
+from p2pos import log
 from p2pos.errors import P2posError
 
 BENCHES = ("generate", "relay")
@@ -20,6 +21,7 @@ BENCHES = ("generate", "relay")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 def main(name: str, as_json: bool, quick: bool, device: str) -> None:
     """Run one bench. Progress goes to standard error."""
+    log.configure(level="warning")
     machine = harness.machine()
     began_s = time.monotonic()
     figures = harness.Figures()

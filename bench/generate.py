@@ -56,7 +56,7 @@ def run(figures: Figures, *, quick: bool, device: str) -> int:
 
 async def _measure(directory: Path, device: str, repeats: int, tokens: int) -> list[tuple[float, float, float]]:
     """Per repeat: seconds per token through the swarm, in one process, and to the swarm's first token."""
-    stage = Stage.load(DEFAULT, dtype="f32", device=device)
+    stage = Stage.load(DEFAULT, dtype=plan.DTYPE, device=device)
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
@@ -79,7 +79,7 @@ async def _start_nodes(nursery: trio.Nursery, directory: Path, device: str) -> l
     addresses: list[str] = []
     for name, span in zip(plan.node_names(STAGES), spans, strict=True):
         command = plan.node_command(request, name, span, port=0, api_port=0, bootstrap=addresses[:1])
-        command = replace(command, argv=(*command.argv, "--dtype", "f32", "--device", device))
+        command = replace(command, argv=(*command.argv, "--device", device))
         process = Process(name, directory / f"{name}.log", lambda _: None)
         ready = await nursery.start(process.run, command)
         addresses += ready["addresses"][:1]

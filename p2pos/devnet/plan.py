@@ -17,6 +17,8 @@ MAX_NODES = 32
 """Processes with torch take 0.3 GB each; more than this is a mistake on one machine."""
 MAX_BOOTSTRAP = 3
 """Addresses given to a node to join through; one that answers is enough."""
+DTYPE = "f32"
+"""What the nodes compute in: greedy text is then that of `transformers` in fp32, to the token."""
 WALLETS = ("alice", "bob", "operator")
 OPERATOR = "operator"
 
@@ -105,7 +107,7 @@ def node_command(
     argv += ("--model", str(request.model), "--layers", str(layers), "--listen", f"/ip4/127.0.0.1/tcp/{port}")
     for address in bootstrap[:MAX_BOOTSTRAP]:
         argv += ("--bootstrap", address)
-    argv += ("--api", f"127.0.0.1:{api_port}", "--threads", "1", "--leash")
+    argv += ("--api", f"127.0.0.1:{api_port}", "--dtype", DTYPE, "--threads", "1", "--leash")
     return Command(argv, NODE_READY_S, NODE_STOP_S, environment(P2POS_CACHE=str(request.cache)))
 
 

@@ -145,7 +145,10 @@ class Generation:
     def _perform(self, effects: Sequence[OwnerEffect]) -> None:
         for effect in effects:
             if isinstance(effect, Send):
-                self._client.outbox.post(effect.peer, effect.addresses, effect.message, effect.payload)
+                try:
+                    self._client.outbox.post(effect.peer, effect.addresses, effect.message, effect.payload)
+                except UnavailableError:
+                    self._perform(self._session.on_lost(effect.peer))
             else:
                 self._send.send_nowait(effect)
 

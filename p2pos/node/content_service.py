@@ -18,6 +18,8 @@ from p2pos.wire.messages import CONTENT_PROTOCOL, Block, Want
 
 MAX_WANTS = 256
 """Blocks that one stream may ask for: a manifest and its side files are under ten."""
+MAX_REQUEST = 4096
+"""Bytes of a frame that asks: a `Want` is some hundred."""
 IDLE_S = 30.0
 """Seconds after which a stream that asks for nothing is closed."""
 FETCH_DEADLINE_S = 60.0

@@ -17,17 +17,17 @@ from trio_typing import TaskStatus
 from p2pos import leash, lock, log
 from p2pos.errors import UserError
 from p2pos.node import gateway
-from p2pos.node.content_service import ContentService
+from p2pos.node.content_service import MAX_REQUEST, ContentService
 from p2pos.node.discovery import Discovery
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity
 from p2pos.node.links import Links
-from p2pos.node.outbox import Outbox
 from p2pos.node.stage_service import StageService
 from p2pos.shard import manifest
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.manifest import Manifest
 from p2pos.shard.routing import uncovered
+from p2pos.shard.session import MAX_WAITING
 from p2pos.shard.stage import Stage, check
 from p2pos.types import Cid, LayerSpan, PeerId
 from p2pos.wire.framing import Frame
@@ -177,15 +177,16 @@ class _Node:
         self._model = known.model_id
         self._began_s = time.monotonic()
         self._process = psutil.Process()
-        self._links = Links(host, STAGE_PROTOCOL, receive=self._receive, on_lost=self._on_lost)
-        self._outbox = Outbox(self._links, self._on_lost)
+        self._links = Links(
+            host, STAGE_PROTOCOL, receive=self._receive, on_lost=self._on_lost, queue_frames=MAX_WAITING
+        )
         self._service = StageService(
             host.peer,
             self._model,
             stage,
             dtype=config.dtype,
             max_tokens=config.max_tokens,
-            outbox=self._outbox,
+            outbox=self._links,
         )
         files = {known.files[name]: path for name, path in checkpoint.side_files().items() if name in known.files}
         self._content = ContentService({Cid(self._model): known.to_bytes(), **files})
@@ -194,10 +195,9 @@ class _Node:
         """Serve until told to leave, then leave in good order."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             await nursery.start(self._service.run)
-            await nursery.start(self._outbox.run)
             await nursery.start(self._links.run)
             url: str = await nursery.start(gateway.run, *self._config.api, self.status)
-            self._host.serve(CONTENT_PROTOCOL, self._content.serve)
+            self._host.serve(CONTENT_PROTOCOL, self._content.serve, max_frame=MAX_REQUEST)
             await self._discovery.announce(self._announcement)
             task_status.started(Ready(self._host.peer, self._host.addresses, url))
             _log.info("serving", model=self._checkpoint.name, layers=str(self._stage.span), api=url)
@@ -205,7 +205,7 @@ class _Node:
             _log.info("leaving", sessions=self._service.engine.sessions)
             await self._discovery.leave()
             await self._service.drain(DRAIN_S)
-            await self._outbox.flush(FAREWELL_S)
+            await self._links.flush(FAREWELL_S)
 
     async def _told_to_leave(self, signals: Any) -> None:
         async def on_signal() -> None:
@@ -268,7 +268,7 @@ class _Node:
             weight_bytes=status["weight_bytes"],
         )
 
-    async def _receive(self, peer: PeerId, frame: Frame) -> None:
+    def _receive(self, peer: PeerId, frame: Frame) -> None:
         self._service.on_frame(peer, frame)
 
     def _on_lost(self, peer: PeerId) -> None:

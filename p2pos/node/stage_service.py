@@ -1,10 +1,12 @@
 """`/p2pos/stage/1.0.0` as a node serves it: opens sessions, feeds the engine, carries out what the machines want."""
 
+from contextlib import suppress
+
 import trio
 from trio_typing import TaskStatus
 
 from p2pos import log
-from p2pos.errors import InternalError, P2posError, PeerError
+from p2pos.errors import InternalError, P2posError, PeerError, UnavailableError
 from p2pos.node.ports import Outbox
 from p2pos.shard.engine import Engine, Failed
 from p2pos.shard.session import Computed, Release, Run, Send, StageEffect, StageSession
@@ -101,11 +103,11 @@ class StageService:
             session = StageSession(order, me=self._me, sender=sender, now_s=trio.current_time())
         except P2posError as exc:
             code: FaultCode = "wrong_model" if order.model != self._model else "bad_request"
-            self._outbox.post(sender, (), Fault(order.session, code, exc.message))
+            self._refuse(sender, Fault(order.session, code, exc.message))
             return
         refusal = "it is leaving" if self._draining else self.engine.admit(session)
         if refusal:
-            self._outbox.post(sender, (), Fault(order.session, "busy", refusal))
+            self._refuse(sender, Fault(order.session, "busy", refusal))
             return
         self._sessions[order.session] = session
         _log.debug("opened", session=session.session.hex(), owner=sender)
@@ -136,7 +138,7 @@ class StageService:
         for effect in effects:
             match effect:
                 case Send(peer, addresses, message, payload):
-                    self._outbox.post(peer, addresses, message, payload)
+                    self._post(session, Send(peer, addresses, message, payload))
                 case Run():
                     self.engine.schedule(session, effect)
                 case Release():
@@ -147,6 +149,19 @@ class StageService:
         if not self._sessions:
             self._empty.set()
             self._empty = trio.Event()
+
+    def _post(self, session: StageSession, send: Send) -> None:
+        """Queue a message; a peer that reads so slowly that its queue is full ends the session."""
+        try:
+            self._outbox.post(send.peer, send.addresses, send.message, send.payload)
+        except UnavailableError as exc:
+            _log.warning("could not queue", peer=send.peer, why=exc.message)
+            lost_owner = send.peer == session.owner
+            self._perform(session, session.drop() if lost_owner else session.fail("next_stage", exc.message))
+
+    def _refuse(self, peer: PeerId, fault: Fault) -> None:
+        with suppress(UnavailableError):  # it reads nothing, so it won't miss this either
+            self._outbox.post(peer, (), fault)
 
     def _sweep(self, now_s: float) -> None:
         for session in list(self._sessions.values()):

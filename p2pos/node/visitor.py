@@ -12,7 +12,7 @@ from p2pos.node.discovery import ask
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity
 from p2pos.node.links import Links
-from p2pos.node.outbox import Outbox
+from p2pos.shard.session import MAX_WAITING
 from p2pos.types import ModelId, PeerId
 from p2pos.wire.framing import Frame
 from p2pos.wire.messages import STAGE_PROTOCOL, Announcement
@@ -68,7 +68,7 @@ async def visit(bootstrap: Sequence[str]) -> AsyncIterator[Visitor]:
     if not bootstrap:
         raise UserError("no peer to join through", hint="give --bootstrap, or the --home of a devnet or node")
 
-    async def receive(peer: PeerId, frame: Frame) -> None:
+    def receive(peer: PeerId, frame: Frame) -> None:
         client.on_frame(peer, frame)
 
     def on_lost(peer: PeerId) -> None:
@@ -76,16 +76,14 @@ async def visit(bootstrap: Sequence[str]) -> AsyncIterator[Visitor]:
 
     identity = Identity.new()
     async with open_host(identity) as host, trio.open_nursery() as nursery:
-        links = Links(host, STAGE_PROTOCOL, receive=receive, on_lost=on_lost)
-        outbox = Outbox(links, on_lost)
-        client = Client(host.peer, outbox)
+        links = Links(host, STAGE_PROTOCOL, receive=receive, on_lost=on_lost, queue_frames=MAX_WAITING)
+        client = Client(host.peer, links)
         await nursery.start(links.run)
-        await nursery.start(outbox.run)
         try:
             yield Visitor(host, client, await _ask_all(host, bootstrap))
         finally:
             with trio.CancelScope(shield=True):
-                await outbox.flush(FAREWELL_S)
+                await links.flush(FAREWELL_S)
             nursery.cancel_scope.cancel()
 
 

@@ -41,6 +41,8 @@ MAX_QUEUED = 2 * WINDOW
 """Chunks that may wait here; an upstream neighbour that sends more has broken the window."""
 MAX_SESSIONS = 64
 """Sessions that one stage holds at a time. Each has at most one run waiting, so this bounds the queue as well."""
+MAX_WAITING = MAX_SESSIONS * (WINDOW + 4)
+"""Messages that may wait for one peer: each session's chunks in flight, and an ack, a token, a fault and an end."""
 OPEN_DEADLINE_S = 15.0
 """For every stage to answer `Open`: a dial (≤ 10 s) and a message."""
 FIRST_DEADLINE_S = 300.0

@@ -6,6 +6,7 @@ import torch
 import trio
 import trio.testing
 
+from p2pos.errors import UnavailableError
 from p2pos.node.stage_service import SWEEP_S, StageService
 from p2pos.shard import activations
 from p2pos.shard.session import IDLE_S
@@ -120,6 +121,32 @@ def test_the_same_session_is_not_opened_twice(head: Stage) -> None:
         assert service.engine.sessions == 1
 
     assert [type(message) for _, message in serving(head, act).posted] == [Ack, Fault]
+
+
+def test_a_peer_that_reads_nothing_ends_the_session(head: Stage) -> None:
+    """Where no more can be queued for the next stage, the owner hears of it, and the cache is freed."""
+
+    class Full(Outbox):
+        def post(self, peer: PeerId, addresses: Sequence[str], message: StageMessage, payload: Any = b"") -> None:
+            if peer == NEXT:
+                raise UnavailableError("its queue is full")
+            super().post(peer, addresses, message, payload)
+
+    async def main() -> tuple[Outbox, int]:
+        outbox = Full()
+        service = StageService(ME, ModelId("the-model"), head, dtype="f32", max_tokens=100, outbox=outbox)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(service.run)
+            service.on_frame(OWNER, Frame(order()))
+            service.on_frame(OWNER, Frame(Tokens(order().session, 0, [5, 6, 7])))
+            await outbox.arrivals.receive()
+            await outbox.arrivals.receive()
+            nursery.cancel_scope.cancel()
+        return outbox, service.engine.sessions
+
+    outbox, sessions = trio.run(main)
+    assert sessions == 0
+    assert outbox.posted[-1] == (OWNER, Fault(order().session, "next_stage", "its queue is full"))
 
 
 def test_a_stranger_cannot_end_a_session(head: Stage) -> None:
