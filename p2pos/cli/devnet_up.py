@@ -14,7 +14,7 @@ import trio
 from rich.console import Console
 from rich.live import Live
 
-from p2pos.cli.devnet import REFRESH_S, with_home
+from p2pos.cli.devnet_home import REFRESH_S, with_home
 from p2pos.cli.main import INTERRUPTED, root_cause
 from p2pos.config import Settings
 from p2pos.devnet import table, tools
