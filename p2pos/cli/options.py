@@ -29,7 +29,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
         "contract": click.option("--contract", help="Address of the assets contract."),
         "relayer_url": click.option("--relayer-url", help="HTTP end point of a relayer."),
         "bootstrap": click.option("--bootstrap", multiple=True, help="Multiaddress of a peer to join through."),
-        "model": click.option("--model", help="A model directory; where text is generated, also a name or id that the swarm serves."),
+        "model": click.option("--model", help="A model directory; to generate, also a name or id that is served."),
         "passphrase_file": click.option(
             "--passphrase-file",
             type=click.Path(path_type=Path, dir_okay=False),
