@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -30,10 +30,10 @@ def configure(*, level: str = "info", as_json: bool = False) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _StandardError())),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(cast("TextIO", _StandardError()))
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
 
@@ -41,6 +41,16 @@ def configure(*, level: str = "info", as_json: bool = False) -> None:
 def get(name: str) -> Any:
     """A logger whose lines carry `name` as the component."""
     return structlog.get_logger(component=name)
+
+
+class _StandardError:
+    """Standard error as it is when a line is written: whoever redirects it later is followed."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def _same(_logger: Any, _method: str, event: Any) -> Any:
