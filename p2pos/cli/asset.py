@@ -242,7 +242,7 @@ def _submit_directly(ledger: Ledger, intent: SignedIntent, payer: Signer) -> dic
     contract_wallet, revert = chain.preflight([intent], payer.address)[0]
     intents.check(intent, chain.domain, now_s=chain.head().timestamp, contract_wallet=contract_wallet)
     if revert is not None:
-        raise intents.RefusedError(revert.refusal, revert.text)
+        raise intents.RefusedError(revert.refusal, revert.text, hint=revert.hint)
     receipt = chain.submit(payer, intent)
     return {"id": intent.id, "state": "settled", "transaction": receipt.transaction, "block": receipt.block}
 

@@ -1,13 +1,11 @@
-"""What the asset commands share: options, reading of files and amounts, opening of wallets, tables."""
+"""What the asset commands share: options, reading of files and amounts, opening of wallets."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from p2pos.cli.names import Ledger
 from p2pos.cli.wallet import get_passphrase
@@ -50,15 +48,3 @@ def read_file(file: Path, most: int) -> bytes:
             return opened.read(most + 1)
     except OSError as exc:
         raise UserError(f"{file}: {exc.strerror}") from exc
-
-
-def print_table(head: tuple[str, ...] | None, rows: Sequence[tuple[str, ...]]) -> None:
-    """Rows for a person on a terminal; separated by tabs elsewhere."""
-    if not sys.stdout.isatty():
-        for row in rows:
-            click.echo("\t".join(row))
-        return
-    table = Table(*(head or ("",) * len(rows[0])), box=None, pad_edge=False, show_header=head is not None)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from p2pos.cli.asset_common import print_table
 from p2pos.cli.names import Ledger, short
 from p2pos.cli.options import json_option, print_json, with_settings
+from p2pos.cli.tables import print_table
 from p2pos.config import Settings
 from p2pos.content import cid
 from p2pos.errors import UserError

@@ -64,6 +64,10 @@ def generate(
     as_json: bool,
 ) -> int:
     """Continue PROMPT through the swarm. Ctrl-C stops it and frees every stage's cache."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as exc:
+        raise UserError("the prompt is not UTF-8 text", hint="give text, or token ids with --ids") from exc
     sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed)
     wish = Wish(prompt, max_tokens, sampling, stops, ids, quiet=as_json)
     return trio.run(_main, settings, wish)

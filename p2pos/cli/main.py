@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from p2pos import __version__, config, log
-from p2pos.errors import InternalError, P2posError
+from p2pos.errors import InternalError, P2posError, UserError
 
 NOUNS = {
     # noun: (module, attribute, its line in `p2pos --help`)
@@ -93,8 +93,11 @@ def main(argv: list[str] | None = None) -> None:
         code = root.main(arguments, prog_name="p2pos", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(INTERRUPTED)
-    except click.ClickException as exc:
+    except click.exceptions.NoArgsIsHelpError as exc:
         exc.show()
+        sys.exit(exc.exit_code)
+    except click.ClickException as exc:
+        _report(_usage_error(exc), as_json="--json" in arguments)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -124,6 +127,13 @@ def root_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
             leaves.append(exc)
     ours = [exc for exc in leaves if isinstance(exc, P2posError) and not isinstance(exc, InternalError)]
     return (ours or leaves)[0]
+
+
+def _usage_error(exc: click.ClickException) -> UserError:
+    """What click found wrong with the command line, said as we say things."""
+    context = exc.ctx if isinstance(exc, click.UsageError) else None
+    hint = f"see {context.command_path} --help" if context else ""
+    return UserError(exc.format_message().rstrip("."), hint=hint)
 
 
 def _report(exc: P2posError, *, as_json: bool) -> None:

@@ -137,10 +137,12 @@ class Ledger:
         if len(digits) < MIN_PREFIX:
             raise UserError(f"“{text}” is too short for a class's id", hint=f"give at least {MIN_PREFIX} hex digits")
         fitting = [one.id for one in known if f"{one.id:064x}".startswith(digits)]
-        if len(fitting) != 1:
+        if not fitting:
             raise UserError(
-                f"{len(fitting) or 'no'} classes have an id that begins with {text}", hint="give more digits of it"
+                f"no class known here has an id that begins with {text}", hint="give all 64 digits, or see asset list"
             )
+        if len(fitting) > 1:
+            raise UserError(f"{len(fitting)} classes have an id that begins with {text}", hint="give more digits of it")
         return fitting[0]
 
 

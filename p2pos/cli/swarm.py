@@ -5,15 +5,16 @@ from typing import Any
 
 import click
 import trio
-from rich.console import Console
-from rich.table import Table
 
 from p2pos.cli.options import json_option, print_json, with_settings
+from p2pos.cli.tables import print_table
 from p2pos.config import Settings
 from p2pos.errors import PeerError, UnavailableError
 from p2pos.node.visitor import Visitor, visit
 from p2pos.shard.routing import route
 from p2pos.wire.messages import Announcement
+
+HEAD = ("node", "model", "layers", "dtype", "tok/s", "sessions", "cached", "MiB", "RTT ms")
 
 
 @click.group()
@@ -30,24 +31,30 @@ def status(settings: Settings, as_json: bool) -> None:
     if as_json:
         print_json({"nodes": nodes, "models": models})
         return
-    table = Table("node", "model", "layers", "dtype", "tok/s", "sessions", "cached", "MiB", "RTT ms")
-    for each in nodes:
-        table.add_row(
-            f"…{each['peer'][-8:]}",
-            each["model_name"],
-            each["layers"],
-            each["dtype"],
-            f"{each['tokens_per_s']:.1f}",
-            str(each["sessions"]),
-            str(each["cached_tokens"]),
-            f"{each['resident_bytes'] / 2**20:.0f}",
-            "–" if each["round_trip_ms"] is None else f"{each['round_trip_ms']:.1f}",
-        )
-    console = Console()
-    console.print(table)
+    if nodes:
+        print_table(HEAD, [_row(each) for each in nodes])
     for model in models:
         covered = f"whole, through {model['stages']} nodes" if model["stages"] else model["why"]
-        console.print(f"{model['model_name']} ({model['model']}): {covered}", soft_wrap=True)
+        click.echo(f"{_shown(model['model_name'])} ({model['model']}): {covered}")
+
+
+def _row(node: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        f"…{node['peer'][-8:]}",  # all ed25519 peer ids begin alike
+        _shown(node["model_name"]),
+        node["layers"],
+        node["dtype"],
+        f"{node['tokens_per_s']:.1f}",
+        str(node["sessions"]),
+        str(node["cached_tokens"]),
+        f"{node['resident_bytes'] / 2**20:.0f}",
+        "–" if node["round_trip_ms"] is None else f"{node['round_trip_ms']:.1f}",
+    )
+
+
+def _shown(name: str) -> str:
+    """A stranger's name for a model, without what would steer the terminal."""
+    return "".join(each if each.isprintable() else "�" for each in name)
 
 
 async def _ask(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -64,7 +64,7 @@ def new(settings: Settings, name: str, passphrase_fd: int | None, as_json: bool)
 
 @wallet.command("import")
 @click.argument("name")
-@click.argument("file", type=click.File("r"))
+@click.argument("file", type=click.File("rb"))
 @fd_option
 @json_option
 @with_settings("passphrase_file")
@@ -72,7 +72,10 @@ def import_(settings: Settings, name: str, file: Any, passphrase_fd: int | None,
     """Make a wallet of FILE (- for standard input): a private key in hex, or a V3 keystore with its passphrase."""
     wallets = Wallets(settings.wallets)
     wallets.require_free(name)
-    text = file.read(MAX_KEYSTORE + 1).strip()
+    try:
+        text = file.read(MAX_KEYSTORE + 1).decode().strip()
+    except UnicodeDecodeError as exc:
+        raise UserError(f"{file.name} is not text", hint="give a private key in hex, or a V3 keystore") from exc
     if text.startswith("{"):
         secret = get_passphrase(settings, passphrase_fd, f"the keystore for {name}")
         found = wallets.import_keystore(name, text, secret)

@@ -21,7 +21,7 @@ class RelayerClient:
 
     def __init__(self, url: str) -> None:
         if not url:
-            raise UserError("no relayer is set", hint="give --relayer-url, or --direct --wallet NAME")
+            raise UserError("no relayer is set", hint="give --relayer-url, or --home of a devnet")
         if not url.startswith(("http://", "https://")):
             raise UserError(f"“{url}” is not an http or https URL", hint="check --relayer-url")
         self.url = url.rstrip("/")

@@ -15,7 +15,7 @@ class RevertError(ChainError):
     """The contract refused; `revert` says why."""
 
     def __init__(self, revert: Revert) -> None:
-        super().__init__(revert.text, error=revert.name)
+        super().__init__(revert.text, hint=revert.hint, error=revert.name)
         self.revert = revert
 
 

@@ -223,7 +223,7 @@ class Relayer:
             except RefusedError as exc:
                 fault = exc
             if fault is None and revert is not None:
-                fault = RefusedError(revert.refusal, revert.text)
+                fault = RefusedError(revert.refusal, revert.text, hint=revert.hint)
             if fault is None:
                 good.append(intent)
             else:

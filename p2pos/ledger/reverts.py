@@ -41,6 +41,18 @@ SENTENCES: dict[str, Callable[[Fields], str]] = {
     "Panic": lambda f: f"the contract failed with panic {hex(f['code'])}",
 }
 
+HINTS = {
+    # what to do about it, where there is something to do
+    "IntentExpired": "ask its owner to sign again",
+    "NonceAlreadyUsed": "nothing moves twice; to give again, sign again",
+    "BadSignature": "only the owner's wallet can sign it",
+    "NotIssuer": "only the issuer can mint; p2pos asset show names it",
+    "CapExceeded": "mint fewer",
+    "ItemLocked": "see p2pos asset list",
+    "ERC1155InsufficientBalance": "see p2pos asset list",
+    "ERC1155InvalidReceiver": "give it to another address",
+}
+
 REFUSALS = {
     "IntentExpired": Refusal.EXPIRED,
     "NonceAlreadyUsed": Refusal.REPLAYED,
@@ -66,6 +78,11 @@ class Revert:
     text: str
     """One line for a person."""
     fields: Fields = field(default_factory=dict)
+
+    @property
+    def hint(self) -> str:
+        """What to do about it, or ""."""
+        return HINTS.get(self.name, "")
 
     @property
     def refusal(self) -> Refusal:

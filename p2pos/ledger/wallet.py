@@ -126,7 +126,8 @@ class Wallets:
         """Where a wallet's file is or would be. Raises UserError for a name that can't be one."""
         if not _NAME.fullmatch(name):
             raise UserError(
-                f"“{name}” can't be a wallet's name", hint="use up to 64 letters, digits, - and _, no other first"
+                f"“{name}” can't be a wallet's name",
+                hint="use up to 64 of A-Z, a-z, 0-9, - and _, the first a letter or digit",
             )
         return self.directory / f"{name}.json"
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -75,3 +76,22 @@ def test_a_wrong_command_ends_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main.main(arguments)
     assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["wallet", "new"], "p2pos: Missing argument 'NAME': see p2pos wallet new --help"),
+        (["nope"], "p2pos: No such command 'nope': see p2pos --help"),
+        (["generate", "caf\udce9"], "p2pos: the prompt is not UTF-8 text: give text, or token ids with --ids"),
+    ],
+    ids=["argument", "noun", "prompt"],
+)
+def test_a_wrong_command_line_is_one_line(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What the parser refuses reads like every other mistake."""
+    with pytest.raises(SystemExit) as exit_:
+        main.main(["--home", str(tmp_path), *arguments])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == f"{line}\n"

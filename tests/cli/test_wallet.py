@@ -82,3 +82,11 @@ def test_an_empty_home(home):
     assert home.run("wallet", "list") == 0
     assert "p2pos wallet new NAME" in home.out
     assert ALICE.address not in home.out
+
+
+def test_a_key_file_that_is_not_text(home, tmp_path):
+    """Bytes that are no UTF-8 are refused in a line, and no wallet is made."""
+    file = tmp_path / "key"
+    file.write_bytes(b"\xff\xfe")
+    assert "is not text" in home.fails(2, "wallet", "import", "carol", str(file))
+    assert home.json("wallet", "list") == {"wallets": []}
