@@ -33,9 +33,10 @@ def unlock(ledger: Ledger, name: str, descriptor: int | None) -> Signer:
 
 def read_amount(text: str) -> int:
     """A count of items, 1 or more. Raises UserError."""
-    count = unsigned(text, "--amount", MAX_UINT256)
+    digits = text.isascii() and text.isdecimal()
+    count = unsigned(text, "--amount", MAX_UINT256) if digits else 0
     if count == 0:
-        raise UserError("--amount: 0 is nothing", hint="give 1 or more")
+        raise UserError(f"--amount: {text[:100]} is not a number of items", hint="give a whole number, 1 or more")
     return count
 
 

@@ -11,6 +11,7 @@ from p2pos.cli.tables import print_table
 from p2pos.config import Settings
 from p2pos.content import cid
 from p2pos.errors import UserError
+from p2pos.ledger.index import Happening
 
 
 @click.command("list")
@@ -114,17 +115,17 @@ def history(settings: Settings, who: str | None, item: str | None, most: int, as
         return
     print_table(
         ("block", "what", "from", "to", "item", "transaction"),
-        [
-            (
-                str(one.block),
-                one.kind,
-                "" if one.kind == "made" else ledger.name(one.one),
-                ledger.name(one.other),
-                f"nonce {one.amount}"
-                if one.id is None
-                else (f"{one.amount} × " if one.amount is not None else "") + ledger.item(one.id),
-                one.transaction,
-            )
-            for one in lines
-        ],
+        [_line(ledger, one) for one in lines],
     )
+
+
+def _line(ledger: Ledger, one: Happening) -> tuple[str, ...]:
+    if (one.kind, one.id, one.amount) == ("moved", 0, 0) and one.one == one.other:
+        # how `p2pos asset cancel` uses up a nonce through a relayer
+        return str(one.block), "cancelled", ledger.name(one.one), "", "", one.transaction
+    if one.id is None:
+        what = f"nonce {one.amount}"
+    else:
+        what = ("" if one.amount is None else f"{one.amount} × ") + ledger.item(one.id)
+    giver = "" if one.kind == "made" else ledger.name(one.one)
+    return str(one.block), one.kind, giver, ledger.name(one.other), what, one.transaction

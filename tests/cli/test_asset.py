@@ -120,6 +120,8 @@ def test_cancel(home, tmp_path):
     home.json("asset", "cancel", file, "--wallet", "alice", "--yes")
     assert "already used or cancelled" in home.fails(2, "asset", "submit", file)
     assert "nothing to cancel" in home.fails(2, "asset", "cancel", file, "--wallet", "alice", "--yes")
+    assert home.run("asset", "history", "--of", "alice") == 0
+    assert home.out.splitlines()[0].split("\t")[1:5] == ["cancelled", "alice", "", ""]
     assert held(home, "bob") == before
 
 
@@ -147,8 +149,9 @@ def test_views_for_people(home):
     ("arguments", "line"),
     [
         (("send", NAME, "--to", "bob", "--amount", "9999", "--wallet", "alice"), "to give, not 9999"),
-        (("send", NAME, "--to", "bob", "--amount", "0", "--wallet", "alice"), "0 is nothing"),
-        (("send", NAME, "--to", "bob", "--amount", "1.5", "--wallet", "alice"), "not a whole number"),
+        (("send", NAME, "--to", "bob", "--amount", "0", "--wallet", "alice"), "whole number, 1 or more"),
+        (("send", NAME, "--to", "bob", "--amount", "-2", "--wallet", "alice"), "whole number, 1 or more"),
+        (("send", NAME, "--to", "bob", "--amount", "1.5", "--wallet", "alice"), "whole number, 1 or more"),
         (("send", "Bronze Lamp", "--to", "bob", "--wallet", "alice"), "known here: Bronze Lantern"),
         (("send", NAME, "--to", "bobby", "--wallet", "alice"), "there is no wallet “bobby”"),
         (("send", NAME, "--to", "0x12", "--wallet", "alice"), "is not an address"),
