@@ -95,7 +95,9 @@ async def _main(settings: Settings, wish: Wish) -> int:
 
 
 async def _generate(swarm: visitor.Visitor, settings: Settings, wish: Wish) -> dict[str, Any]:
-    model = swarm.choose_model(_model_id(settings))
+    # naming a model reads all of it; the connections, and Ctrl-C, don't wait for that
+    wanted = await trio.to_thread.run_sync(_model_id, settings, abandon_on_cancel=True)  # type: ignore[call-arg]  # trio-typing knows an older trio
+    model = swarm.choose_model(wanted)
     stages = route(swarm.announcements, model)
     await swarm.host.connect(PeerId(stages[0].peer), stages[0].addresses)
     files = await client.fetch_model_files(swarm.host, PeerId(stages[0].peer), model)

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,9 @@ def main(argv: list[str] | None = None) -> None:
         fault = root_cause(group)
         if isinstance(fault, KeyboardInterrupt):
             sys.exit(INTERRUPTED)
+        if isinstance(fault, BrokenPipeError):  # as in `p2pos generate … | head`; click does so outside of groups
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+            sys.exit(1)
         if not isinstance(fault, P2posError):
             raise
         _report(fault, as_json="--json" in arguments)
@@ -138,6 +142,9 @@ def _usage_error(exc: click.ClickException) -> UserError:
 
 def _report(exc: P2posError, *, as_json: bool) -> None:
     """One line on standard error; with `--json`, the same facts as an object on standard output."""
-    click.echo(f"p2pos: {' '.join(str(exc).split())}", err=True)
+    line = " ".join(str(exc).split())
+    # some of the words may be a peer's, and must not steer the terminal
+    shown = "".join(each if each.isprintable() else "\ufffd" for each in line)
+    click.echo(f"p2pos: {shown}", err=True)
     if as_json:
         click.echo(json.dumps({"error": exc.as_dict()}, ensure_ascii=False, default=str))

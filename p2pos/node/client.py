@@ -40,6 +40,11 @@ class ModelFiles:
         return int(self._text_config().get("max_position_embeddings") or 1 << 20)
 
     @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+        return int(self._text_config().get("vocab_size", 1 << 31))
+
+    @property
     def eos(self) -> tuple[int, ...]:
         """The ids that end a text."""
         value = self.generation_config.get("eos_token_id", self._text_config().get("eos_token_id"))
@@ -57,14 +62,16 @@ async def fetch_model_files(host: Host, peer: PeerId, model: ModelId) -> ModelFi
     blocks = await fetch(host, peer, [manifest.files[name] for name in names])
     files = {name: blocks[manifest.files[name]] for name in names}
     try:
-        return ModelFiles(
+        found = ModelFiles(
             model,
             json.loads(files["config.json"]),
             json.loads(files.get("generation_config.json", b"{}")),
             Tokenizer.from_buffer(files["tokenizer.json"]) if "tokenizer.json" in files else None,
         )
-    except (KeyError, ValueError) as exc:
+        _ = (found.max_positions, found.vocabulary, found.eos)  # whatever they can't be made of is refused here
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise PeerError(peer, f"serves a model whose files can't be read: {exc}") from exc
+    return found
 
 
 def prepare(files: ModelFiles, prompt: Sequence[int], max_tokens: int) -> int:
@@ -72,11 +79,10 @@ def prepare(files: ModelFiles, prompt: Sequence[int], max_tokens: int) -> int:
 
     Raises UserError where the prompt is empty, has ids outside the vocabulary, or fills the context.
     """
-    vocabulary = int(files._text_config().get("vocab_size", 1 << 31))
     if not prompt:
         raise UserError("the prompt is empty", hint="give at least one token")
-    if bad := [token for token in prompt if not 0 <= token < vocabulary]:
-        raise UserError(f"token {bad[0]} is not in the vocabulary", hint=f"ids are 0 to {vocabulary - 1}")
+    if bad := [token for token in prompt if not 0 <= token < files.vocabulary]:
+        raise UserError(f"token {bad[0]} is not in the vocabulary", hint=f"ids are 0 to {files.vocabulary - 1}")
     room = files.max_positions - len(prompt)
     if room < 1:
         raise UserError(

@@ -27,10 +27,11 @@ FETCH_DEADLINE_S = 60.0
 
 
 class ContentService:
-    """Serves files by CID, read when they are asked for, so that they take no memory in between."""
+    """Serves files by CID, read when first asked for and then kept: one copy, however many streams want it."""
 
     def __init__(self, blocks: Mapping[Cid, Path | bytes]) -> None:
         self._blocks = dict(blocks)
+        self._reading = trio.Lock()
 
     async def serve(self, stream: FrameStream) -> None:
         """Answer `Want`s on one stream until it ends. Raises PeerError for anything else that comes."""
@@ -42,10 +43,16 @@ class ContentService:
             if not isinstance(frame.message, Want):
                 raise PeerError(stream.peer, f"sent {type(frame.message).__name__} on the content protocol")
             wanted = Cid(frame.message.cid)
-            source = self._blocks.get(wanted)
-            data = await trio.Path(source).read_bytes() if isinstance(source, Path) else source
+            data = await self._block(wanted)
             await stream.send(Block(wanted, data is not None), data or b"")
         await stream.close()
+
+    async def _block(self, wanted: Cid) -> bytes | None:
+        async with self._reading:
+            source = self._blocks.get(wanted)
+            if isinstance(source, Path):
+                source = self._blocks[wanted] = await trio.Path(source).read_bytes()
+            return source
 
 
 async def fetch(host: Host, peer: PeerId, wanted: list[Cid]) -> dict[Cid, bytes]:

@@ -96,7 +96,8 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
         discovery = Discovery(host, identity)
         await nursery.start(discovery.run, config.bootstrap)
         known = await pin(checkpoint, config.cache)
-        span = config.layers or _choose(discovery, known, checkpoint)
+        _, whole = check(config.model, None)
+        span = config.layers or _choose(discovery, known, checkpoint, layers=whole.end)
         stage = await _load(config, span, known, progress)
         node = _Node(config, host, discovery, checkpoint, known, stage)
         await node.serve(nursery, task_status)
@@ -118,14 +119,13 @@ async def pin(checkpoint: Checkpoint, cache: Path) -> Manifest:
     return known
 
 
-def _choose(discovery: Discovery, known: Manifest, checkpoint: Checkpoint) -> LayerSpan | None:
-    """For `--layers auto`: the first layers that nobody serves, else all."""
+def _choose(discovery: Discovery, known: Manifest, checkpoint: Checkpoint, *, layers: int) -> LayerSpan | None:
+    """For `--layers auto`: the first of the model's layers that nobody serves, else all."""
     announced = [each for each in discovery.known() if each.model == known.model_id]
     if not announced:
         return None
-    count = announced[0].layers
     _log.info("choosing layers", model=checkpoint.name, served_by=len(announced))
-    return uncovered(announced, known.model_id, count)
+    return uncovered(announced, known.model_id, layers)
 
 
 async def _load(config: NodeConfig, span: LayerSpan | None, known: Manifest, progress: Progress) -> Stage:

@@ -12,8 +12,9 @@ from p2pos.shard.engine import Engine, Failed
 from p2pos.shard.session import Computed, Release, Run, Send, StageEffect, StageSession
 from p2pos.shard.stage import Stage
 from p2pos.types import ModelId, PeerId
+from p2pos.wire import tensors
 from p2pos.wire.framing import Frame
-from p2pos.wire.messages import Fault, FaultCode, Open, StageMessage
+from p2pos.wire.messages import Fault, FaultCode, Open, StageMessage, Step
 
 SWEEP_S = 5.0
 """Seconds between two looks for sessions that nobody speaks of any more."""
@@ -40,6 +41,7 @@ class StageService:
         self._me = me
         self._model = model
         self._stage = stage
+        self._dtype = dtype
         self._outbox = outbox
         self._sessions: dict[bytes, StageSession] = {}
         self._draining = False
@@ -58,8 +60,8 @@ class StageService:
     def on_frame(self, sender: PeerId, frame: Frame) -> None:
         """Take a message of the stage protocol.
 
-        A message of a session that isn't here is answered with a fault, or passed over where it was itself one or
-        an end. A message that breaks the session's rules ends that session, and the sender hears why.
+        A message of a session that isn't here is passed over: it crossed the session's end. One that breaks the
+        session's rules ends that session, and the owner hears why.
         """
         message = frame.message
         if isinstance(message, Open):
@@ -71,6 +73,8 @@ class StageService:
         if session is None:
             return  # it ended here while the message was under way
         try:
+            if isinstance(message, Step):  # before it waits for its turn, and takes memory meanwhile
+                tensors.check(message.tensor, frame.payload, width=self._stage.width, dtype=self._dtype, peer=sender)
             effects = session.on_message(sender, message, frame.payload, trio.current_time())
         except PeerError as exc:
             _log.warning("broke the protocol", peer=sender, what=exc.message)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -46,12 +47,13 @@ def read_config(directory: Path) -> Any:
     known = f"transformers {transformers.__version__}"
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError, OSError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, OSError, TypeError, AttributeError, ArithmeticError, StrictDataclassError) as exc:
         raise UserError(
             f"{known} cannot read {directory / 'config.json'}: {_first_line(exc)}",
             hint="use a checkpoint of a causal language model that it knows",
         ) from exc
-    architectures = config.architectures or []
+    named_so = config.architectures
+    architectures = [str(name) for name in named_so] if isinstance(named_so, list) else []
     if not set(architectures) & _causal_lm_classes(config.model_type):
         named = ", ".join(architectures) or config.model_type
         raise UserError(f"{directory} is not a causal language model ({named})", hint="use a …ForCausalLM checkpoint")
@@ -70,9 +72,17 @@ def build(config: Any, span: LayerSpan, dtype: torch.dtype) -> nn.Module:
 
     The stage with layer 0 keeps the embedding; the one with the last layer keeps norm and head, and the
     embedding too where the head is tied to it. Everything else passes through.
+
+    Raises UserError where no model can be made of the config's numbers.
     """
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as exc:
+        raise UserError(
+            f"config.json describes a model that can't be built: {type(exc).__name__}: {_first_line(exc)}",
+            hint="copy or download it again",
+        ) from exc
     base = base_model(model)
     embedding, layers, finals = _parts(config, base)
     is_head, is_tail = span.start == 0, span.end == len(getattr(base, layers))
@@ -110,6 +120,11 @@ def max_positions(config: Any) -> int:
 def hidden_size(config: Any) -> int:
     """Width of the hidden states that stages pass to one another."""
     return int(config.get_text_config(decoder=True).hidden_size)
+
+
+def vocabulary(config: Any) -> int:
+    """Token ids that the embedding has rows for: 0 to one less than this."""
+    return int(config.get_text_config(decoder=True).vocab_size)
 
 
 def _parts(config: Any, base: nn.Module) -> tuple[str, str, list[str]]:

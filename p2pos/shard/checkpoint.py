@@ -6,7 +6,6 @@ span's bytes and no others.
 
 import json
 import math
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +99,8 @@ class Checkpoint:
 def read_bytes(tensor: TensorInfo) -> bytes:
     """The raw bytes of one tensor. Raises UserError where the file has shrunk since its header was read."""
     with tensor.file.open("rb") as file:
-        data = os.pread(file.fileno(), tensor.nbytes, tensor.offset)
+        file.seek(tensor.offset)
+        data = file.read(tensor.nbytes)  # not pread: one such call gives at most 2 GiB
     if len(data) != tensor.nbytes:
         raise UserError(f"{tensor.file} is truncated at {tensor.name}", hint="copy or download it again")
     return data

@@ -63,7 +63,9 @@ class Engine:
         self._on_done = on_done
         self._caches: dict[bytes, SpanCache] = {}
         self._reserved: dict[bytes, int] = {}
-        self._queue, self._jobs = trio.open_memory_channel[Job](MAX_SESSIONS)
+        self._waiting: deque[Job] = deque()
+        """At most one per session that is held, so at most `MAX_SESSIONS`."""
+        self._arrived = trio.Event()
         self._thread = trio.CapacityLimiter(1)
         self._passed: deque[tuple[float, int]] = deque()
 
@@ -101,24 +103,30 @@ class Engine:
         return ""
 
     def release(self, session: StageSession) -> None:
-        """Free a session's cache. A run of it that is under way finishes, and its result is dropped."""
+        """Free a session's cache and the run that waits. One that is under way finishes, and its result is dropped."""
+        self._waiting = deque(job for job in self._waiting if job.session is not session)
         self._caches.pop(session.session, None)
         self._reserved.pop(session.session, None)
 
     def schedule(self, session: StageSession, run: Run) -> None:
-        """Queue a run. Raises InternalError where a session has several waiting."""
-        try:
-            self._queue.send_nowait(Job(session, run))
-        except trio.WouldBlock as exc:
-            raise InternalError("more runs are waiting than there are sessions") from exc
+        """Queue a run; one of a session that was released is passed over. Raises InternalError where too many wait."""
+        if session.session not in self._caches:
+            return
+        if len(self._waiting) >= MAX_SESSIONS:
+            raise InternalError("more runs are waiting than there are sessions")
+        self._waiting.append(Job(session, run))
+        self._arrived.set()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Compute, one run after another, until cancelled."""
         task_status.started()
-        async for job in self._jobs:
-            cache = self._caches.get(job.session.session)
-            if cache is None:
-                continue  # released while it waited
+        while True:
+            if not self._waiting:
+                self._arrived = trio.Event()
+                await self._arrived.wait()
+                continue
+            job = self._waiting.popleft()
+            cache = self._caches[job.session.session]
             try:
                 result: Computed | Failed = await trio.to_thread.run_sync(
                     self._compute, job, cache, limiter=self._thread
@@ -136,6 +144,9 @@ class Engine:
         if run.position != cache.positions:
             raise InternalError(f"the cache is at {cache.positions}, not at {run.position}")
         if run.header is None:
+            if max(run.tokens) >= stage.vocabulary:  # looked at here: on a GPU it would spoil the whole process
+                sender = order.owner if run.position < order.prompt_length else order.stages[-1].peer
+                raise PeerError(sender, f"sent token {max(run.tokens)} of a vocabulary of {stage.vocabulary}")
             inputs = torch.tensor(run.tokens, dtype=torch.long)
         else:
             sender = PeerId(order.stages[order.index - 1].peer)

@@ -55,7 +55,7 @@ class Manifest:
         try:
             value = json.loads(data)
             if value["format"] != FORMAT:
-                raise PeerError(peer, f"sent a manifest of format {value['format']!r}")
+                raise PeerError(peer, f"sent a manifest of format {str(value['format'])[:100]!r}")
             files = {str(name): Cid(str(file)) for name, file in value["files"].items()}
             tensors = {
                 str(name): {
@@ -65,7 +65,7 @@ class Manifest:
                 }
                 for name, entry in value["tensors"].items()
             }
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
             raise PeerError(peer, "sent a manifest that can't be read") from exc
         return cls(files, tensors)
 

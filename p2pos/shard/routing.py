@@ -1,6 +1,6 @@
 """Which nodes a session passes through: whole spans that join, as few as can be, the least busy first. Pure."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -31,11 +31,15 @@ def route(announcements: Iterable[Announcement], model: str, *, avoid: frozenset
     mine = [each for each in announcements if each.model == model and each.peer not in avoid and not each.goodbye]
     if not mine:
         raise UnavailableError(f"nobody serves the model {model}", hint="see `p2pos swarm status`", model=model)
-    layers = max(each.layers for each in mine)
-    # stages that compute in different dtypes can't pass hidden states to one another
-    chains = [_best_chain([each for each in mine if each.dtype == dtype], layers) for dtype in ("bf16", "f16", "f32")]
+    # stages that compute in different dtypes can't pass hidden states to one another, and a node that is wrong about
+    # how many layers there are is no hindrance to those that agree
+    alike: dict[tuple[str, int], list[Announcement]] = defaultdict(list)
+    for each in mine:
+        alike[each.dtype, each.layers].append(each)
+    chains = [_best_chain(group, layers) for (_, layers), group in alike.items()]
     found = [chain for chain in chains if chain is not None]
     if not found:
+        layers, _ = Counter(each.layers for each in mine).most_common(1)[0]
         raise UnavailableError(
             f"no chain of nodes covers layers 0:{layers}: {_gap(mine, layers)}",
             hint="see `p2pos swarm status`",

@@ -116,6 +116,10 @@ class StageSession:
             raise PeerError(sender, "opened a session at a stage that is not this peer")
         if any(left.end != right.start for left, right in zip(order.stages, order.stages[1:], strict=False)):
             raise PeerError(sender, "opened a session over layers that do not join")
+        if any(stage.start >= stage.end for stage in order.stages):
+            raise PeerError(sender, "opened a session with a stage that has no layers")
+        if len(order.history) > order.prompt_length:
+            raise PeerError(sender, f"sent a history of {len(order.history)} tokens")
         self.order = order
         self.session = SessionId(order.session)
         self.owner = PeerId(order.owner)
@@ -223,6 +227,7 @@ class StageSession:
         if message.position != self._received:
             raise PeerError(sender, f"sent tokens for position {message.position} where {self._received} is next")
         tokens = tuple(message.tokens)
+        self._reserve(sender, len(tokens))
         for start in range(0, len(tokens), CHUNK):
             piece = tokens[start : start + CHUNK]
             self._queue.append(self._run(message.position + start, len(piece), tokens=piece))
@@ -237,9 +242,18 @@ class StageSession:
         if len(self._queue) >= MAX_QUEUED:
             raise PeerError(sender, f"sent more than {MAX_QUEUED} chunks unacknowledged")
         rows = message.tensor.shape[0]
+        if rows > CHUNK:
+            raise PeerError(sender, f"sent {rows} positions at once where {CHUNK} are allowed")
+        self._reserve(sender, rows)
         self._received += rows
         self._queue.append(self._run(message.position, rows, header=message.tensor, payload=payload))
         return self._next()
+
+    def _reserve(self, sender: PeerId, rows: int) -> None:
+        """Raise PeerError where so many more positions are over what the session asked room for."""
+        room = self.order.prompt_length + self.order.max_tokens
+        if self._received + rows > room:
+            raise PeerError(sender, f"sent more than the session's {room} positions")
 
     def _on_ack(self, sender: PeerId, message: Ack) -> list[StageEffect]:
         if self._downstream is None or sender != self._downstream.peer:
@@ -460,6 +474,8 @@ class OwnerSession:
     def _on_tokens(self, sender: PeerId, message: Tokens, now_s: float) -> list[OwnerEffect]:
         if message.position != self._next or len(message.tokens) != 1:
             return self._fail(PeerError(sender, f"sent position {message.position} where {self._next} is next"))
+        if self._next >= len(self._request.prompt) + self._request.max_tokens:
+            return self._fail(PeerError(sender, f"sent more than {self._request.max_tokens} tokens"))
         self._next += 1
         self._deadline_s = now_s + NEXT_DEADLINE_S
         effects: list[OwnerEffect] = [Emit(tuple(message.tokens))]

@@ -43,6 +43,7 @@ class Stage:
         span: the layers it has.
         layers: how many the whole model has.
         width: hidden size.
+        vocabulary: how many token ids there are.
         max_positions: tokens that the model's context holds.
         report: what loading cost.
 
@@ -58,6 +59,7 @@ class Stage:
         self.device = device
         self.layers = architecture.layer_count(config)
         self.width = architecture.hidden_size(config)
+        self.vocabulary = architecture.vocabulary(config)
         self.max_positions = architecture.max_positions(config)
         self.report = report
 

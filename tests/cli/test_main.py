@@ -95,3 +95,41 @@ def test_a_wrong_command_line_is_one_line(
         main.main(["--home", str(tmp_path), *arguments])
     assert exit_.value.code == 2
     assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_a_peers_words_cannot_steer_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Control characters of a message that a stranger wrote are shown as what they are."""
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise UnavailableError("gone\x1b[2J")
+
+    monkeypatch.setattr(main.root, "main", fail)
+    with pytest.raises(SystemExit):
+        main.main(["x"])
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_traceback() -> None:
+    """Standard output that is closed inside a nursery ends the command quietly."""
+    script = (
+        "import sys, trio; from p2pos.cli import main\n"
+        "async def write():\n"
+        "    async with trio.open_nursery():\n"
+        "        sys.stdin.read(); print('late', flush=True)\n"
+        "main.root.main = lambda *a, **k: trio.run(write)\n"
+        "main.main([])"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    child.stdout.close()
+    child.stdout = None
+    _, errors = child.communicate("")
+    assert (child.returncode, errors) == (1, "")

@@ -1,10 +1,18 @@
+import json
 from typing import Any
 
 import pytest
+import trio
 
-from p2pos.errors import UserError
-from p2pos.node.client import ModelFiles, prepare
+from p2pos.content import cid
+from p2pos.errors import PeerError, UserError
+from p2pos.node.client import ModelFiles, fetch_model_files, prepare
+from p2pos.node.content_service import ContentService
+from p2pos.node.host import open_host
+from p2pos.node.identity import Identity
+from p2pos.shard.manifest import Manifest
 from p2pos.types import ModelId
+from p2pos.wire.messages import CONTENT_PROTOCOL
 
 
 def files(**config: Any) -> ModelFiles:
@@ -40,3 +48,24 @@ def test_a_prompt_that_cannot_be_continued_is_refused(prompt: list[int], line: s
 def test_what_ends_a_text(generation: dict[str, Any], config: dict[str, Any], expected: tuple[int, ...]) -> None:
     """generation_config's word comes first, one id or several; then the config's, nested or not."""
     assert ModelFiles(ModelId("m"), config, generation, None).eos == expected
+
+
+@pytest.mark.parametrize(
+    "config",
+    [[], {"text_config": 1}, {"vocab_size": "many"}, {"max_position_embeddings": [1]}, {"vocab_size": float("inf")}],
+    ids=str,
+)
+def test_a_model_of_nonsense_is_the_peers_fault(config: Any) -> None:
+    """Files that hash to the model's id may still be no model's; who serves them is at fault."""
+    body = json.dumps(config).encode()
+    made = Manifest({"config.json": cid.of(body)}, {})
+
+    async def main() -> None:
+        async with open_host(Identity.new(), ["/ip4/127.0.0.1/tcp/0"]) as server, open_host(Identity.new()) as client:
+            blocks = {cid.of(made.to_bytes()): made.to_bytes(), cid.of(body): body}
+            server.serve(CONTENT_PROTOCOL, ContentService(blocks).serve)
+            await client.connect(server.peer, server.addresses)
+            with pytest.raises(PeerError, match="can't be read"):
+                await fetch_model_files(client, server.peer, made.model_id)
+
+    trio.run(main)

@@ -84,3 +84,15 @@ def test_a_block_of_another_name_is_the_peers_fault() -> None:
             await fetch(host, peer, [NAME])
 
     between_two_hosts(swap, act)
+
+
+def test_a_file_is_read_once(tmp_path: Path) -> None:
+    """Many streams that want a file share one copy of it, so that strangers can't fill the memory with it."""
+    (tmp_path / "b").write_bytes(BODY)
+
+    async def act(host: Host, peer) -> None:
+        assert await fetch(host, peer, [NAME]) == {NAME: BODY}
+        (tmp_path / "b").unlink()
+        assert await fetch(host, peer, [NAME]) == {NAME: BODY}
+
+    between_two_hosts(ContentService({NAME: tmp_path / "b"}).serve, act)

@@ -176,6 +176,22 @@ def test_a_neighbour_that_breaks_the_rules_ends_its_session(head: Stage) -> None
     assert fault.session == order(1).session
 
 
+def test_a_payload_that_lies_does_not_wait_for_its_turn(checkpoint_of) -> None:
+    """Bytes beyond what the header may promise end the session as they come, though an earlier run is under way."""
+    tail = Stage.load(checkpoint_of("llama"), LayerSpan(2, 6), dtype="f32")
+    stages = [StageRef(NEXT, [], 0, 2), StageRef(ME, [], 2, 6)]
+
+    def act(service: StageService, _outbox: Outbox) -> None:
+        service.on_frame(OWNER, Frame(order(stages=stages, index=1)))
+        header, payload = activations.to_wire(torch.ones(1, 64))
+        service.on_frame(NEXT, Frame(Step(order().session, 0, header), payload))
+        service.on_frame(NEXT, Frame(Step(order().session, 1, header), bytes(1 << 20)))
+        assert service.engine.sessions == 0
+
+    posted = serving(tail, act).posted
+    assert isinstance(posted[-1][1], Fault)
+
+
 def test_the_loss_of_the_owner_frees_its_sessions(head: Stage) -> None:
     """Nobody is told, because there is nobody."""
 

@@ -1,6 +1,7 @@
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from p2pos.errors import UserError
 from p2pos.shard import architecture
-from p2pos.shard.checkpoint import Checkpoint, read_bytes
+from p2pos.shard.checkpoint import Checkpoint, TensorInfo, read_bytes
+from p2pos.types import LayerSpan
 from tests import checkpoints
 
 
@@ -119,6 +121,25 @@ def test_a_quantized_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="is quantized"):
         architecture.read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"hidden_size": "wide"}, {"num_attention_heads": 0}, {"hidden_act": "nonesuch"}, {"architectures": 5}]
+)
+def test_a_config_that_makes_no_sense_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Numbers and names that no model can be made of are the directory's fault, not ours."""
+    config = checkpoints.config("llama", architectures=["LlamaForCausalLM"]).to_dict()
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(UserError):
+        architecture.build(architecture.read_config(tmp_path), LayerSpan(0, 2), torch.float32)
+
+
+def test_a_tensor_over_two_gib_is_read_whole(tmp_path: Path) -> None:
+    """The system gives at most 2 GiB at once; the embeddings of large models are larger."""
+    path, size = tmp_path / "large", (2 << 30) + 4096
+    with path.open("wb") as file:
+        file.truncate(size)
+    assert len(read_bytes(TensorInfo("t", path, "U8", (size,), 0, size))) == size
 
 
 def test_building_takes_no_memory_for_weights(checkpoint_of) -> None:

@@ -113,6 +113,40 @@ def test_after_a_failed_run_others_go_on(middle: Stage) -> None:
     assert isinstance(told[1], Computed)
 
 
+def test_runs_of_released_sessions_take_no_place(middle: Stage) -> None:
+    """However many sessions come and go while one run is under way, those that stay are run."""
+    told: list[PeerId] = []
+
+    async def main() -> None:
+        async def on_done(done: StageSession, _result: Computed | Failed) -> None:
+            told.append(PeerId(done.session.hex()))
+            nursery.cancel_scope.cancel()
+
+        engine = Engine(middle, dtype="f32", max_tokens=1000, on_done=on_done)
+        for number in range(2 * MAX_SESSIONS):
+            passing = session(number)
+            assert engine.admit(passing) == ""
+            engine.schedule(passing, step(4))
+            engine.release(passing)
+            engine.schedule(passing, step(4))
+        staying = session(2 * MAX_SESSIONS)
+        assert engine.admit(staying) == ""
+        engine.schedule(staying, step(4))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+        assert told == [staying.session.hex()]
+
+    trio.run(main)
+
+
+def test_a_token_outside_the_vocabulary_is_the_senders_fault(checkpoint_of) -> None:
+    """It never reaches the embedding."""
+    head = Stage.load(checkpoint_of("llama"), LayerSpan(0, 2), dtype="f32")
+    (result,), _ = outcomes(head, [(session(), Run(0, 2, tokens=(1, 256)))])
+    assert isinstance(result.error, PeerError)
+    assert result.error.peer == "owner-peer"
+
+
 def admitting(stage: Stage, sessions: list[StageSession], max_tokens: int) -> list[str]:
     async def main() -> list[str]:
         async def on_done(_session: StageSession, _result: Computed | Failed) -> None: ...

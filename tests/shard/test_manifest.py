@@ -33,7 +33,19 @@ def test_a_manifest_survives_its_bytes(checkpoint_of) -> None:
     assert Manifest.from_bytes(made.to_bytes()) == made
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"format": "p2pos-model/2"}', b'{"format": "p2pos-model/1"}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"format": "p2pos-model/2"}',
+        b'{"format": "p2pos-model/1"}',
+        b'{"format": "p2pos-model/1", "files": {}, "tensors": {"a": {"dtype": "", "shape": [Infinity], "digest": ""}}}',
+        b"[" * 100_000,
+    ],
+    ids=range(7),
+)
 def test_a_peers_nonsense_is_the_peers_fault(data: bytes) -> None:
     """Bytes that are no manifest of ours are refused as the sender's fault."""
     with pytest.raises(PeerError):

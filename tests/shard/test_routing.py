@@ -63,6 +63,11 @@ def test_spans_that_overlap_without_joining_are_no_route() -> None:
         route([node("a", 0, 4), node("b", 3, 6)], "m")
 
 
+def test_a_node_that_counts_other_layers_hinders_nobody() -> None:
+    """Whoever announces the same model with more layers than it has is passed by."""
+    assert peers(route([node("a", 0, 3), node("b", 3, 6), node("liar", 5, 9, layers=9)], "m")) == ["a", "b"]
+
+
 def test_a_route_keeps_to_one_dtype() -> None:
     """Stages that compute in different dtypes are not chained, even where their layers join."""
     with pytest.raises(UnavailableError, match="in one dtype"):

@@ -252,6 +252,45 @@ def test_a_neighbour_that_ignores_the_window_is_refused() -> None:
         middle.on_message(PeerId("stage-0"), Step(SESSION, machine.MAX_QUEUED + 1, HIDDEN), b"", 0.0)
 
 
+@pytest.mark.parametrize(
+    "route",
+    [
+        [StageRef("stage-0", [], 0, 3), StageRef("stage-1", [], 3, 3)],
+        [StageRef("stage-0", [], 0, 3), StageRef("stage-1", [], 3, 1), StageRef("stage-2", [], 1, 3)],
+    ],
+)
+def test_every_stage_has_layers(route: list[StageRef]) -> None:
+    """With an empty span behind it, the model's last stage would not be the session's tail."""
+    with pytest.raises(PeerError, match="has no layers"):
+        stage(0, stages=route)
+
+
+def test_history_is_no_longer_than_the_prompt() -> None:
+    """A session takes no memory beyond what it asked room for."""
+    with pytest.raises(PeerError, match="a history of 5 tokens"):
+        stage(2, history=[1] * 5)
+
+
+def test_no_more_positions_than_asked_for() -> None:
+    """A neighbour that never stops is stopped where the session's room in the cache ends."""
+    middle, upstream = stage(1, prompt_length=4, max_tokens=2), PeerId("stage-0")
+    middle.on_message(upstream, Step(SESSION, 0, header(6)), b"", 0.0)
+    with pytest.raises(PeerError, match="more than the session's 6 positions"):
+        middle.on_message(upstream, Step(SESSION, 6, HIDDEN), b"", 0.0)
+    head, tail = stage(0, prompt_length=4, max_tokens=1), PeerId("stage-2")
+    head.on_message(OWNER, Tokens(SESSION, 0, [1, 2, 3, 4]), b"", 0.0)
+    head.on_message(tail, Tokens(SESSION, 4, [1]), b"", 0.0)
+    with pytest.raises(PeerError, match="more than the session's 5 positions"):
+        head.on_message(tail, Tokens(SESSION, 5, [1]), b"", 0.0)
+
+
+def test_a_step_is_no_longer_than_a_chunk() -> None:
+    """Attention over many rows at once takes memory by their square."""
+    middle = stage(1, prompt_length=10 * CHUNK)
+    with pytest.raises(PeerError, match="positions at once"):
+        middle.on_message(PeerId("stage-0"), Step(SESSION, 0, header(CHUNK + 1)), b"", 0.0)
+
+
 def test_after_the_end_everything_is_passed_over() -> None:
     """A message that crossed the end of its session does nothing."""
     head = stage(0)
@@ -332,6 +371,18 @@ def test_a_token_out_of_order_fails_the_session() -> None:
     mine.on_message(PeerId("stage-0"), Ack(SESSION, 0), 1.0)
     effects = mine.on_message(PeerId("stage-0"), Tokens(SESSION, 5, [1]), 1.0)
     assert isinstance(effects[-1], Fail)
+
+
+def test_a_tail_that_does_not_stop_fails_the_session() -> None:
+    """More tokens than were asked for are not shown."""
+    session = owner(1, max_tokens=2)
+    tail = PeerId("stage-0")
+    session.on_message(tail, Ack(SESSION, 0), 0.0)
+    for position in (4, 5):
+        assert session.on_message(tail, Tokens(SESSION, position, [9]), 0.0) == [Emit((9,))]
+    *_, failure = session.on_message(tail, Tokens(SESSION, 6, [9]), 0.0)
+    assert isinstance(failure, Fail)
+    assert isinstance(failure.error, PeerError)
 
 
 def test_a_lost_stage_fails_the_session() -> None:
