@@ -103,7 +103,7 @@ def test_a_peers_words_cannot_steer_the_terminal(
     """Control characters of a message that a stranger wrote are shown as what they are."""
 
     def fail(*_args: object, **_kwargs: object) -> None:
-        raise UnavailableError("gone\x1b[2J")
+        raise UnavailableError("gone\x1b]0;a title\x07")
 
     monkeypatch.setattr(main.root, "main", fail)
     with pytest.raises(SystemExit):
