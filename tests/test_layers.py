@@ -43,6 +43,7 @@ PURE = (
     "wire",
     "shard/routing.py",
     "shard/session.py",
+    "shard/owner.py",
     *(f"ledger/{name}.py" for name in ("typed_data", "intents", "calldata", "events", "fees", "records", "reverts")),
     "ledger/settlement.py",
     "assets/descriptor.py",

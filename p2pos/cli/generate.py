@@ -16,8 +16,8 @@ from p2pos.node import client, visitor
 from p2pos.node.client import Generation, ModelFiles
 from p2pos.shard import manifest
 from p2pos.shard.checkpoint import Checkpoint
+from p2pos.shard.owner import Request
 from p2pos.shard.routing import route
-from p2pos.shard.session import Request
 from p2pos.shard.text import TextStream
 from p2pos.types import PeerId
 from p2pos.wire.messages import Sampling, StageRef

@@ -18,7 +18,8 @@ from p2pos.node.content_service import fetch
 from p2pos.node.host import Host
 from p2pos.node.ports import Outbox
 from p2pos.shard.manifest import Manifest
-from p2pos.shard.session import Emit, Fail, Finish, OwnerEffect, OwnerSession, Request, Send
+from p2pos.shard.owner import Emit, Fail, Finish, OwnerEffect, OwnerSession, Request
+from p2pos.shard.session import Send
 from p2pos.types import Cid, ModelId, PeerId, SessionId
 from p2pos.wire.framing import Frame
 from p2pos.wire.messages import StageMessage, StageRef

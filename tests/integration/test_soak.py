@@ -7,8 +7,8 @@ import pytest
 import trio
 
 from p2pos.node.visitor import Visitor, visit
+from p2pos.shard.owner import Request
 from p2pos.shard.routing import route
-from p2pos.shard.session import Request
 from tests.swarms import Node, swarm
 
 CLIENTS, TEXTS = 4, 150
