@@ -23,6 +23,8 @@ from p2pos.types import PeerId
 from p2pos.wire.messages import Sampling, StageRef
 
 INTERRUPTED = 130
+MAX_ID_DIGITS = 10
+"""Of the largest token id on the wire, 2³¹ - 1; Python itself refuses integers of thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ def _model_id(settings: Settings) -> str:
 def _prompt_ids(files: ModelFiles, wish: Wish) -> list[int]:
     if wish.ids:
         words = wish.prompt.replace(",", " ").split()
-        if not all(word.isdecimal() for word in words):
+        if not all(word.isdecimal() and len(word) <= MAX_ID_DIGITS for word in words):
             raise UserError("with --ids the prompt is token ids", hint='for example "1 22 333"')
         return [int(word) for word in words]
     if files.tokenizer is None:

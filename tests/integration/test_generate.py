@@ -154,6 +154,7 @@ def test_a_prompt_beyond_the_context_is_refused(llama_swarm, tmp_path: Path) -> 
     [
         ("", "the prompt is empty"),
         ("5 x", "with --ids the prompt is token ids"),
+        ("5" * 5000, "with --ids the prompt is token ids"),
         ("5 256", "token 256 is not in the vocabulary"),
     ],
 )
