@@ -91,6 +91,6 @@ def run(
 
 def _host_port(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not (colon and host and port.isdecimal() and int(port) < 1 << 16):
+    if not (colon and host and port.isdecimal() and len(port) < 6 and int(port) < 1 << 16):
         raise UserError(f"“{text}” is not HOST:PORT", hint="for example 127.0.0.1:8080")
     return host.strip("[]"), int(port)

@@ -1,5 +1,6 @@
 """The node's HTTP port: `/healthz`, `/metrics` (Prometheus) and `/status` (JSON). Loopback, for its operator."""
 
+import errno
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -82,4 +83,9 @@ async def run(
             binds: list[str] = await nursery.start(serve, application(status), config)
             task_status.started(binds[0])
     except* OSError as group:
-        raise UserError(f"port {port} on {host} is in use", hint="choose another with --api") from group
+        leaf: BaseException = group
+        while isinstance(leaf, BaseExceptionGroup):
+            leaf = leaf.exceptions[0]
+        in_use = isinstance(leaf, OSError) and leaf.errno == errno.EADDRINUSE
+        why = "is in use" if in_use else f"can't be listened on ({leaf})"
+        raise UserError(f"port {port} on {host} {why}", hint="choose another with --api") from group

@@ -105,6 +105,22 @@ def test_a_tensor_that_lies_is_the_senders_fault(middle: Stage, header: TensorHe
     assert result.error.peer == "other-stage"
 
 
+def test_what_the_models_code_raises_ends_its_session_alone(middle: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever an architecture's forward raises fails that run, and the engine goes on."""
+    real, calls = middle.run, []
+
+    def failing(*args: Any, **kwargs: Any) -> torch.Tensor:
+        calls.append(args)
+        if len(calls) == 1:
+            raise KeyError("full_attention")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(middle, "run", failing)
+    told, _ = outcomes(middle, [(session(1), step(4)), (session(2), step(4))])
+    assert isinstance(told[0], Failed)
+    assert isinstance(told[1], Computed)
+
+
 def test_after_a_failed_run_others_go_on(middle: Stage) -> None:
     """One session's bad tensor is no concern of the next."""
     bad = step(4, header=TensorHeader("f32", [4, 63]))
