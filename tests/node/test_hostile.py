@@ -254,7 +254,7 @@ def test_a_killed_peer_is_lost_at_once(node: Node) -> None:
 
 
 def test_a_hanging_peer_is_lost(node: Node) -> None:
-    """A neighbour whose process stands still, which TCP can't see, is lost after two rounds of pings and a stalled write."""
+    """A neighbour whose process stands still, which TCP can't see, is lost after two pings and a stalled write."""
 
     async def body() -> None:
         async with host(()) as client, trio.open_nursery() as nursery:
