@@ -26,7 +26,8 @@ async def main() -> None:
         links.post(peer, [], frame.message, frame.payload)
 
     async with open_host(identity, LOOPBACK) as host, trio.open_nursery() as nursery:
-        links = Links(host, STAGE_PROTOCOL, receive=send_back, on_lost=lambda _: None)
+        # room for all that a test sends at once: a post to a full queue is refused
+        links = Links(host, STAGE_PROTOCOL, receive=send_back, on_lost=lambda _: None, queue_frames=256)
         host.serve("/echo", echo)
         await nursery.start(links.run)
         await nursery.start(Discovery(host, identity).run, [])
