@@ -3,7 +3,6 @@
 A client sends and receives tokens only. It needs no torch and holds no weights.
 """
 
-import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Self
 import trio
 from tokenizers import Tokenizer
 
+from p2pos.content import strict_json
 from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.node.content_service import fetch
 from p2pos.node.host import Host
@@ -65,8 +65,8 @@ async def fetch_model_files(host: Host, peer: PeerId, model: ModelId) -> ModelFi
     try:
         found = ModelFiles(
             model,
-            json.loads(files["config.json"]),
-            json.loads(files.get("generation_config.json", b"{}")),
+            strict_json.loads(files["config.json"]),
+            strict_json.loads(files.get("generation_config.json", b"{}")),
             Tokenizer.from_buffer(files["tokenizer.json"]) if "tokenizer.json" in files else None,
         )
         _ = (found.max_positions, found.vocabulary, found.eos)  # whatever they can't be made of is refused here

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import rfc8785
 
-from p2pos.content import cid
+from p2pos.content import cid, strict_json
 from p2pos.errors import PeerError
 from p2pos.shard.checkpoint import Checkpoint, read_bytes
 from p2pos.types import Cid, ModelId
@@ -53,7 +53,7 @@ class Manifest:
     def from_bytes(cls, data: bytes, *, peer: str = "") -> Self:
         """Read a manifest. Raises PeerError, at `peer`'s fault, where it isn't one."""
         try:
-            value = json.loads(data)
+            value = strict_json.loads(data)
             if value["format"] != FORMAT:
                 raise PeerError(peer, f"sent a manifest of format {str(value['format'])[:100]!r}")
             files = {str(name): Cid(str(file)) for name, file in value["files"].items()}
