@@ -19,6 +19,9 @@ MAX_STAGES = 256
 MAX_ANNOUNCEMENTS = 512
 """Announcements in one status answer; 512 × ≤ 2 KiB stays under a frame."""
 
+BLOCK_TOKENS = 16
+"""Tokens of one block of a KV cache. All stages count in the same blocks, so that they can agree on a prefix."""
+
 MAX_INT = (1 << 63) - 1
 """The largest integer that every msgpack reader takes as signed."""
 
@@ -31,6 +34,8 @@ Token: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 31)]
 TokenList: TypeAlias = Annotated[list[Token], Meta(max_length=MAX_CONTEXT)]
 CidText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 Line: TypeAlias = Annotated[str, Meta(max_length=1000)]
+Key: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
+"""Names a block by all tokens up to its end; see `shard.blocks`."""
 
 
 class Message(Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
@@ -46,6 +51,14 @@ class StageRef(Struct, frozen=True, array_like=True):
     end: Layer
 
 
+class Grammar(Struct, frozen=True, array_like=True):
+    """What the text must match, for the tail, which masks every token that could not go on to match."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    text: Annotated[str, Meta(max_length=65_536)]
+    """64 Ki characters: several times the largest schemas in use."""
+
+
 class Sampling(Struct, frozen=True, array_like=True):
     """How the tail chooses a token. The defaults are greedy."""
 
@@ -59,6 +72,17 @@ class Sampling(Struct, frozen=True, array_like=True):
     """Divides the logits of tokens that were seen (CTRL, arXiv:1909.05858 §4.1); 1 is off."""
     seed: Annotated[int, Meta(ge=0, le=MAX_INT)] = 0
     """With the position it fixes the random draw, so that any stage can take the session over."""
+    min_p: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
+    """Tokens kept have at least this share of the likeliest one's probability; 0 keeps all."""
+    presence_penalty: Annotated[float, Meta(ge=-2.0, le=2.0)] = 0.0
+    """Taken from the logits of tokens that the text has already; the prompt doesn't count. OpenAI's."""
+    frequency_penalty: Annotated[float, Meta(ge=-2.0, le=2.0)] = 0.0
+    """Taken from a token's logits once for each time that the text has it. OpenAI's."""
+    logit_bias: Annotated[list[tuple[Token, Annotated[float, Meta(ge=-100.0, le=100.0)]]], Meta(max_length=1024)] = []
+    """Added to the logits of these tokens."""
+    logprobs: Annotated[int, Meta(ge=0, le=21)] = 0
+    """0: none. n: of the chosen token and of the n-1 likeliest ones. OpenAI allows 20 of these."""
+    grammar: Grammar | None = None
 
 
 class Open(Message, frozen=True):
@@ -77,16 +101,31 @@ class Open(Message, frozen=True):
     sampling: Sampling
     history: TokenList
     """The prompt, for the tail alone and only where the repetition penalty needs it; else empty."""
+    prefix: Annotated[list[Key], Meta(max_length=MAX_CONTEXT // BLOCK_TOKENS)] = []
+    """Keys of the prompt's whole blocks. A stage's `Ack` says how many positions of them it holds already."""
+
+
+class Logprobs(Struct, frozen=True, array_like=True):
+    """Natural logarithms of probabilities at one position, before temperature and filters."""
+
+    chosen: float
+    top: Annotated[list[tuple[Token, float]], Meta(max_length=20)]
+    """The likeliest tokens, likeliest first."""
 
 
 class Tokens(Message, frozen=True):
-    """Owner → head: the prompt, at position 0. Tail → head and owner: the tokens sampled for `position` on."""
+    """Owner → head: the prompt from `position` on, what lies before being cached at every stage.
+
+    Tail → head and owner: the token sampled for `position`.
+    """
 
     session: Session
     position: Position
     tokens: Annotated[list[Token], Meta(min_length=1, max_length=MAX_CONTEXT)]
     finish: Literal["", "stop", "length"] = ""
     """Why the tail ended here: an end-of-sequence token or `max_tokens`; "" where it goes on."""
+    logprobs: Annotated[list[Logprobs], Meta(max_length=1)] = []
+    """To the owner, where `Sampling.logprobs` asks: of the one token."""
 
 
 class TensorHeader(Struct, frozen=True, array_like=True):
@@ -103,10 +142,15 @@ class Step(Message, frozen=True):
     position: Position
     tensor: TensorHeader
     """Shape (rows, hidden size)."""
+    keys: Annotated[list[Key], Meta(max_length=64)] = []
+    """Of the blocks that end in these rows, in order; the head makes them from the tokens that it sees."""
 
 
 class Ack(Message, frozen=True):
-    """Stage → upstream neighbour (and owner, for `Open`): all positions before `position` are in my cache."""
+    """Stage → upstream neighbour (and owner, for `Open`): all positions before `position` are in my cache.
+
+    To the owner, at opening, that is how much of the prefix it holds already, a whole number of blocks.
+    """
 
     session: Session
     position: Position

@@ -20,6 +20,8 @@ from p2pos.wire.messages import (
     Block,
     Close,
     Fault,
+    Grammar,
+    Logprobs,
     Open,
     Sampling,
     Signed,
@@ -42,6 +44,8 @@ tokens = st.integers(0, (1 << 31) - 1)
 token_lists = st.lists(tokens, max_size=20)
 some_tokens = st.lists(tokens, min_size=1, max_size=20)
 text = st.text(max_size=20)
+keys = st.lists(st.binary(min_size=16, max_size=16), max_size=3)
+logprobs = st.floats(allow_nan=False)
 peers = st.text(min_size=8, max_size=60)
 addresses = st.lists(st.text(min_size=1, max_size=60), max_size=16)
 layers = st.integers(0, 4096)
@@ -54,6 +58,12 @@ samplings = st.builds(
     st.integers(0, 1 << 20),
     st.floats(0.0, 100.0, exclude_min=True),
     sizes,
+    st.floats(0.0, 1.0),
+    st.floats(-2.0, 2.0),
+    st.floats(-2.0, 2.0),
+    st.lists(st.tuples(tokens, st.floats(-100.0, 100.0)), max_size=3),
+    st.integers(0, 21),
+    st.none() | st.builds(Grammar, st.sampled_from(["json_schema", "regex", "lark"]), text),
 )
 announcements = st.builds(
     Announcement,
@@ -88,8 +98,16 @@ messages = st.one_of(
         st.lists(tokens, max_size=64),
         samplings,
         token_lists,
+        keys,
     ),
-    st.builds(Tokens, sessions, positions, some_tokens, st.sampled_from(["", "stop", "length"])),
+    st.builds(
+        Tokens,
+        sessions,
+        positions,
+        some_tokens,
+        st.sampled_from(["", "stop", "length"]),
+        st.lists(st.builds(Logprobs, logprobs, st.lists(st.tuples(tokens, logprobs), max_size=20)), max_size=1),
+    ),
     st.builds(
         Step,
         sessions,
@@ -99,6 +117,7 @@ messages = st.one_of(
             st.sampled_from(["bf16", "f32", "f16"]),
             st.lists(st.integers(1, 1 << 24), min_size=1, max_size=4),
         ),
+        keys,
     ),
     st.builds(Ack, sessions, positions),
     st.builds(Close, sessions, text),
@@ -181,6 +200,22 @@ BAD = {
     "temperature is no number": PACK(
         ["Open", SESSION, "m", "p" * 8, [["p" * 8, [], 0, 1]], 0, 1, 1, [], [math.nan, 1.0, 0, 1.0, 0], []]
     ),
+    "grammar of another kind": PACK(
+        [
+            "Open",
+            SESSION,
+            "m",
+            "p" * 8,
+            [["p" * 8, [], 0, 1]],
+            0,
+            1,
+            1,
+            [],
+            [0.0, 1.0, 0, 1.0, 0, 0, 0, 0, [], 0, ["python", ""]],
+            [],
+        ]
+    ),
+    "key of 15 bytes": PACK(["Step", SESSION, 0, ["f32", [1, 1]], [b"x" * 15]]),
     "bytes after the end": PACK(["Ack", SESSION, 1]) + b"\x00",
     "text that is not UTF-8": b"\x92\xa5Close\xc4\x10" + SESSION + b"\xa2\xff\xfe",
     "ten thousand arrays": b"\x91" * 10_000,
