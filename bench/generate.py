@@ -112,10 +112,11 @@ async def _through_swarm(swarm: Visitor, tokens: int) -> tuple[list[int], list[i
 def _in_one_process(stage: Stage, prompt: list[int], tokens: int) -> tuple[list[int], float]:
     """The text, and seconds per token after the first."""
     cache = stage.new_cache()
-    inputs, text, arrivals = prompt, [], []
+    text: list[int] = []
+    inputs, arrivals = prompt, []
     for position in itertools.count(len(prompt)):
         logits = stage.run(torch.tensor(inputs), cache, want_logits=True)
-        token = sampling.choose(logits, GREEDY, [], position)
+        token = sampling.choose(logits, GREEDY, prompt=prompt, generated=text, position=position).token
         arrivals.append(time.perf_counter())
         text.append(token)
         inputs = [token]

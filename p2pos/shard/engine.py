@@ -155,8 +155,14 @@ class Engine:
             )
         output = stage.run(inputs, cache, want_logits=run.sample)
         if run.sample:
-            token = sampling.choose(output, order.sampling, job.session.seen, run.position + run.rows)
-            return Computed(run.position, run.rows, token=token)
+            chosen = sampling.choose(
+                output,
+                order.sampling,
+                prompt=order.history,
+                generated=job.session.generated,
+                position=run.position + run.rows,
+            )
+            return Computed(run.position, run.rows, token=chosen.token, logprobs=chosen.logprobs)
         if stage.is_tail:
             return Computed(run.position, run.rows)
         header, payload = activations.to_wire(output)

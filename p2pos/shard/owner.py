@@ -11,7 +11,7 @@ from typing import TypeAlias
 from p2pos.errors import P2posError, PeerError, UnavailableError, UserError
 from p2pos.shard.session import Send
 from p2pos.types import PeerId, SessionId
-from p2pos.wire.messages import Ack, Close, Fault, Open, Sampling, StageMessage, StageRef, Tokens
+from p2pos.wire.messages import Ack, Close, Fault, Logprobs, Open, Sampling, StageMessage, StageRef, Tokens
 
 OPEN_DEADLINE_S = 15.0
 """For every stage to answer `Open`: a dial (≤ 10 s) and a message."""
@@ -35,6 +35,8 @@ class Emit:
     """These tokens are the next of the text."""
 
     tokens: tuple[int, ...]
+    logprobs: Logprobs | None = None
+    """Of the one token, where `Sampling.logprobs` asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ class OwnerSession:
             return self._fail(PeerError(sender, f"sent more than {self._request.max_tokens} tokens"))
         self._next += 1
         self._deadline_s = now_s + NEXT_DEADLINE_S
-        effects: list[OwnerEffect] = [Emit(tuple(message.tokens))]
+        effects: list[OwnerEffect] = [Emit(tuple(message.tokens), message.logprobs[0] if message.logprobs else None)]
         if message.finish:
             self.phase = Phase.DONE
             effects += [*self._close(message.finish), Finish(message.finish)]

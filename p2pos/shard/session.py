@@ -13,7 +13,7 @@ when, is here. A peer that breaks one gets a PeerError, which ends its session a
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from p2pos.errors import InternalError, PeerError
 from p2pos.types import PeerId, SessionId
@@ -22,6 +22,7 @@ from p2pos.wire.messages import (
     Close,
     Fault,
     FaultCode,
+    Logprobs,
     Open,
     StageMessage,
     Step,
@@ -83,6 +84,7 @@ class Computed:
     header: TensorHeader | None = None
     payload: bytes | memoryview = b""
     token: int | None = None
+    logprobs: Logprobs | None = None
 
 
 class StageSession:
@@ -125,9 +127,8 @@ class StageSession:
         self._in_flight: deque[int] = deque()  # ends of chunks sent on and not acknowledged
         self._queue: deque[Run] = deque()
         self._running = False
-        self._generated = 0
-        self.seen = list(order.history)
-        """Prompt and sampled tokens, for the repetition penalty; kept only where it is on."""
+        self.generated: list[int] = []
+        """The tokens sampled here."""
         self._spoken_s = now_s
         self.over = False
 
@@ -187,7 +188,7 @@ class StageSession:
             self._in_flight.append(self._computed)
             effects.append(Send(PeerId(self._downstream.peer), tuple(self._downstream.addresses), step, result.payload))
         elif result.token is not None:
-            effects += self._sampled(result.token)
+            effects += self._sampled(result.token, result.logprobs)
         return effects if self.over else effects + self._next()
 
     def fail(self, code: FaultCode, text: str) -> list[StageEffect]:
@@ -274,21 +275,22 @@ class StageSession:
         self._running = True
         return [self._queue.popleft()]
 
-    def _sampled(self, token: int) -> list[StageEffect]:
-        self._generated += 1
-        if self.seen:
-            self.seen.append(token)
-        finish = ""
+    def _sampled(self, token: int, logprobs: Logprobs | None) -> list[StageEffect]:
+        self.generated.append(token)
+        finish: Literal["", "stop", "length"] = ""
         if token in self.order.eos:
             finish = "stop"
-        elif self._generated >= self.order.max_tokens:
+        elif len(self.generated) >= self.order.max_tokens:
             finish = "length"
-        message = Tokens(self.session, self._computed, [token], finish)  # type: ignore[arg-type]  # one of its literals
-        effects: list[StageEffect] = [Send(self.owner, (), message)]
+        told = [] if logprobs is None else [logprobs]
+        effects: list[StageEffect] = [Send(self.owner, (), Tokens(self.session, self._computed, [token], finish, told))]
         if finish:
             return effects + self._end()
+        message = Tokens(self.session, self._computed, [token])
         if self.is_head:
             return effects + self._accept_tokens(self._me, message)
+        if self._head.peer == self.owner:
+            return effects  # one message for both: that peer hands it to its stage as well
         return [Send(PeerId(self._head.peer), tuple(self._head.addresses), message), *effects]
 
     def _end(self) -> list[StageEffect]:

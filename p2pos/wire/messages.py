@@ -116,7 +116,7 @@ class Logprobs(Struct, frozen=True, array_like=True):
 class Tokens(Message, frozen=True):
     """Owner → head: the prompt from `position` on, what lies before being cached at every stage.
 
-    Tail → head and owner: the token sampled for `position`.
+    Tail → head and owner: the token sampled for `position`; one message where these two are one peer.
     """
 
     session: Session

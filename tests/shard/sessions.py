@@ -33,7 +33,8 @@ def order(index: int, count: int = 3, **changes: Any) -> Open:
 
 
 def stage(index: int, count: int = 3, **changes: Any) -> StageSession:
-    return StageSession(order(index, count, **changes), me=PeerId(f"stage-{index}"), sender=OWNER, now_s=0.0)
+    sender = PeerId(changes.get("owner", OWNER))
+    return StageSession(order(index, count, **changes), me=PeerId(f"stage-{index}"), sender=sender, now_s=0.0)
 
 
 def owner(count: int = 3, **changes: Any) -> OwnerSession:

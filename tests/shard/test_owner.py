@@ -9,7 +9,7 @@ from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.shard.owner import Emit, Fail, Finish, OwnerSession, Request
 from p2pos.shard.session import CHUNK, Computed, Release, Run, Send, StageSession
 from p2pos.types import PeerId
-from p2pos.wire.messages import Ack, Close, Fault, Open, Sampling, Tokens
+from p2pos.wire.messages import Ack, Close, Fault, Logprobs, Open, Sampling, Tokens
 from tests.shard.sessions import OWNER, SESSION, header, owner, stages
 
 
@@ -196,3 +196,12 @@ def test_an_empty_prompt_is_the_users_mistake() -> None:
     """There is nothing to continue without a token."""
     with pytest.raises(UserError, match="prompt is empty"):
         owner(prompt=())
+
+
+def test_logprobs_reach_the_owner() -> None:
+    """What the tail says of a token's likelihood is emitted with the token."""
+    mine = owner()
+    for index in range(3):
+        mine.on_message(PeerId(f"stage-{index}"), Ack(SESSION, 0), 0.0)
+    logprobs = Logprobs(-0.5, [(9, -0.5)])
+    assert mine.on_message(PeerId("stage-2"), Tokens(SESSION, 4, [9], "", [logprobs]), 0.0) == [Emit((9,), logprobs)]

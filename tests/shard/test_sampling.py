@@ -3,10 +3,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pos.shard.sampling import choose, uniform
+from p2pos.shard import sampling
+from p2pos.shard.sampling import uniform
 from p2pos.wire.messages import Sampling
 
 LOGITS = torch.tensor([0.1, 2.0, 1.9, -3.0, 0.0])
+
+
+def choose(
+    logits: torch.Tensor, how: Sampling, generated: list[int], position: int, prompt: tuple[int, ...] = ()
+) -> int:
+    return sampling.choose(logits, how, prompt=prompt, generated=generated, position=position).token
 
 
 def test_temperature_zero_is_greedy() -> None:
@@ -36,6 +43,61 @@ def test_top_p_keeps_the_smallest_set() -> None:
 def test_the_repetition_penalty_changes_a_greedy_choice() -> None:
     """A token that was seen gives way to one nearly as likely."""
     assert choose(LOGITS, Sampling(repetition_penalty=1.5), [1], 0) == 2
+
+
+def test_the_repetition_penalty_counts_the_prompt() -> None:
+    """A token of the prompt gives way as one of the text does."""
+    assert choose(LOGITS, Sampling(repetition_penalty=1.5), [], 0, prompt=(1,)) == 2
+
+
+def test_presence_is_taken_once_and_frequency_each_time() -> None:
+    """As OpenAI has it: three times the same token cost presence once and frequency thrice; the prompt is free."""
+    logits = torch.tensor([0.0, 1.0])
+    assert choose(logits, Sampling(presence_penalty=0.9), [1, 1, 1], 0) == 1
+    assert choose(logits, Sampling(presence_penalty=1.1), [1], 0) == 0
+    assert choose(logits, Sampling(frequency_penalty=0.3), [1, 1, 1], 0) == 1
+    assert choose(logits, Sampling(frequency_penalty=0.4), [1, 1, 1], 0) == 0
+    assert choose(logits, Sampling(frequency_penalty=2.0), [], 0, prompt=(1, 1, 1)) == 1
+
+
+def test_a_bias_is_added() -> None:
+    """A bias lifts an unlikely token and bans a likely one; one for a token that isn't there is passed over."""
+    assert choose(LOGITS, Sampling(logit_bias=[(3, 100.0), (99, 5.0)]), [], 0) == 3
+    assert choose(LOGITS, Sampling(logit_bias=[(1, -100.0)]), [], 0) == 2
+
+
+def test_min_p_drops_what_is_much_less_likely() -> None:
+    """With half of the likeliest one's probability as the least, only the two near-equal tokens can come."""
+    chosen = {choose(LOGITS, Sampling(temperature=1.0, min_p=0.5, seed=seed), [], 0) for seed in range(60)}
+    assert chosen == {1, 2}
+
+
+def test_logprobs_are_the_models_own() -> None:
+    """They are those of log_softmax before temperature, penalties and filters, the likeliest first."""
+    how = Sampling(temperature=5.0, top_k=1, repetition_penalty=3.0, logprobs=3)
+    found = sampling.choose(LOGITS, how, prompt=(1,), generated=[], position=0).logprobs
+    expected = LOGITS.log_softmax(-1)
+    assert found is not None
+    assert found.chosen == pytest.approx(float(expected[2]), abs=1e-6)
+    assert [token for token, _ in found.top] == [1, 2]
+    assert [value for _, value in found.top] == pytest.approx([float(expected[1]), float(expected[2])], abs=1e-6)
+
+
+def test_no_logprobs_unless_asked() -> None:
+    """They cost a pass over the vocabulary, so they are made only on request; one asks for the chosen token's alone."""
+    assert sampling.choose(LOGITS, Sampling(), prompt=(), generated=[], position=0).logprobs is None
+    alone = sampling.choose(LOGITS, Sampling(logprobs=1), prompt=(), generated=[], position=0).logprobs
+    assert alone is not None
+    assert alone.top == []
+
+
+def test_the_logits_are_left_alone() -> None:
+    """The model's logits are the same afterwards, whatever is done with them."""
+    before = LOGITS.clone()
+    choose(
+        LOGITS, Sampling(temperature=1.0, repetition_penalty=2.0, logit_bias=[(0, 1.0)], frequency_penalty=1.0), [1], 0
+    )
+    assert torch.equal(before, LOGITS)
 
 
 def test_draws_follow_the_distribution() -> None:

@@ -6,7 +6,7 @@ from p2pos.errors import InternalError, PeerError
 from p2pos.shard import session as machine
 from p2pos.shard.session import CHUNK, WINDOW, Computed, Release, Run, Send, StageSession
 from p2pos.types import PeerId
-from p2pos.wire.messages import Ack, Close, Fault, StageRef, Step, Tokens
+from p2pos.wire.messages import Ack, Close, Fault, Logprobs, StageRef, Step, Tokens
 from tests.shard.sessions import HIDDEN, OWNER, SESSION, header, order, stage
 
 
@@ -174,10 +174,30 @@ def test_a_session_nobody_speaks_of_expires() -> None:
     assert middle.expired(machine.IDLE_S + 100)
 
 
-def test_the_tail_keeps_history_only_for_the_penalty() -> None:
-    """Tokens are remembered at the tail where the repetition penalty needs them, and nowhere else."""
-    for history, seen in (([], []), ([5, 6, 7, 8], [5, 6, 7, 8, 1004])):
-        tail = stage(2, history=history)
-        tail.on_message(PeerId("stage-1"), Step(SESSION, 0, header(4)), b"", 0.0)
-        tail.on_computed(Computed(0, 4, token=1004), 0.0)
-        assert tail.seen == seen
+def test_the_tail_remembers_what_it_sampled() -> None:
+    """The penalties and the grammar need every token of the text, at the tail alone."""
+    tail = stage(2)
+    tail.on_message(PeerId("stage-1"), Step(SESSION, 0, header(4)), b"", 0.0)
+    tail.on_computed(Computed(0, 4, token=1004), 0.0)
+    assert tail.generated == [1004]
+
+
+def test_logprobs_go_to_the_owner_alone() -> None:
+    """The head needs the token, and not how likely it was."""
+    tail = stage(2)
+    tail.on_message(PeerId("stage-1"), Step(SESSION, 0, header(4)), b"", 0.0)
+    logprobs = Logprobs(-0.5, [(1004, -0.5)])
+    effects = tail.on_computed(Computed(0, 4, token=1004, logprobs=logprobs), 0.0)
+    sent = {effect.peer: effect.message for effect in effects if isinstance(effect, Send)}
+    assert sent[OWNER] == Tokens(SESSION, 4, [1004], "", [logprobs])
+    assert sent[PeerId("stage-0")] == Tokens(SESSION, 4, [1004])
+
+
+def test_an_owner_that_is_the_head_is_told_once() -> None:
+    """Where both are one peer, a sampled token is one message, and that peer hands it to both."""
+    tail = stage(2, owner="stage-0")
+    tail.on_message(PeerId("stage-1"), Step(SESSION, 0, header(4)), b"", 0.0)
+    effects = tail.on_computed(Computed(0, 4, token=1004), 0.0)
+    assert [effect for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Tokens)] == [
+        Send(PeerId("stage-0"), (), Tokens(SESSION, 4, [1004]))
+    ]
