@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 import trio
@@ -14,6 +15,7 @@ from p2pos.errors import UserError
 from p2pos.models import DEFAULT
 from p2pos.node import daemon
 from p2pos.shard.checkpoint import Checkpoint
+from p2pos.shard.quantize import Mode
 from p2pos.types import LayerSpan
 
 
@@ -36,6 +38,13 @@ def node() -> None:
     show_default=True,
     help="Compute in this. auto: as the weights are stored. All stages of a route have the same.",
 )
+@click.option(
+    "--quantize",
+    type=click.Choice(get_args(Mode)),
+    default="none",
+    show_default=True,
+    help="Hold linear layers in fewer bits. All stages of a route have the same.",
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(0), default=0, help="Threads of torch. 0: torch decides.")
 @click.option(
@@ -52,6 +61,7 @@ def run(
     listen: tuple[str, ...],
     api: str,
     dtype: str,
+    quantize: Mode,
     device: str,
     threads: int,
     cache_tokens: int,
@@ -72,6 +82,7 @@ def run(
         bootstrap=settings.bootstrap,
         api=_host_port(api),
         dtype=Checkpoint.open(model).dtype if dtype == "auto" else dtype,
+        quantize=quantize,
         device=device,
         threads=threads,
         max_tokens=cache_tokens,

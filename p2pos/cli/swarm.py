@@ -14,7 +14,7 @@ from p2pos.node.visitor import Visitor, visit
 from p2pos.shard.routing import route
 from p2pos.wire.messages import Announcement
 
-HEAD = ("node", "model", "layers", "dtype", "tok/s", "sessions", "cached", "MiB", "RTT ms")
+HEAD = ("node", "model", "layers", "dtype", "weights", "tok/s", "sessions", "cached", "MiB", "RTT ms")
 
 
 @click.group()
@@ -44,6 +44,7 @@ def _row(node: dict[str, Any]) -> tuple[str, ...]:
         _shown(node["model_name"]),
         node["layers"],
         node["dtype"],
+        node["dtype"] if node["quantize"] == "none" else node["quantize"],
         f"{node['tokens_per_s']:.1f}",
         str(node["sessions"]),
         str(node["cached_tokens"]),
@@ -84,6 +85,7 @@ def _node(each: Announcement) -> dict[str, Any]:
         "layers": f"{each.start}:{each.end}",
         "model_layers": each.layers,
         "dtype": each.dtype,
+        "quantize": each.quantize,
         "tokens_per_s": each.tokens_per_s,
         "sessions": each.sessions,
         "cached_tokens": each.cached_tokens,

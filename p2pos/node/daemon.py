@@ -26,6 +26,7 @@ from p2pos.node.stage_service import StageService
 from p2pos.shard import manifest
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.manifest import Manifest
+from p2pos.shard.quantize import Mode, check_kernels
 from p2pos.shard.routing import uncovered
 from p2pos.shard.session import MAX_WAITING
 from p2pos.shard.stage import Stage, check
@@ -55,6 +56,8 @@ class NodeConfig:
     bootstrap: tuple[str, ...]
     api: tuple[str, int]
     dtype: str
+    quantize: Mode
+    """How to hold the weights of linear layers."""
     device: str
     threads: int
     """Of torch; 0 leaves it to torch."""
@@ -84,6 +87,7 @@ async def run(config: NodeConfig, progress: Progress, *, task_status: TaskStatus
     """
     checkpoint = Checkpoint.open(config.model)
     check(config.model, config.layers, device=config.device)  # before anything is written or anyone is told
+    check_kernels(config.quantize, config.device)
     in_use = UserError(f"a node already runs in {config.home}", hint="give each its own --home")
     with lock.held(config.home, in_use):
         await _run(config, checkpoint, progress, task_status)
@@ -97,7 +101,7 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
         await nursery.start(discovery.run, config.bootstrap)
         known = await pin(checkpoint, config.cache)
         _, whole = check(config.model, None)
-        span = config.layers or _choose(discovery, known, checkpoint, layers=whole.end)
+        span = config.layers or _choose(discovery, known, checkpoint, config, layers=whole.end)
         stage = await _load(config, span, known, progress)
         node = _Node(config, host, discovery, checkpoint, known, stage)
         await node.serve(nursery, task_status)
@@ -119,9 +123,15 @@ async def pin(checkpoint: Checkpoint, cache: Path) -> Manifest:
     return known
 
 
-def _choose(discovery: Discovery, known: Manifest, checkpoint: Checkpoint, *, layers: int) -> LayerSpan | None:
-    """For `--layers auto`: the first of the model's layers that nobody serves, else all."""
-    announced = [each for each in discovery.known() if each.model == known.model_id]
+def _choose(
+    discovery: Discovery, known: Manifest, checkpoint: Checkpoint, config: NodeConfig, *, layers: int
+) -> LayerSpan | None:
+    """For `--layers auto`: the first layers that nobody serves who computes as this node does, else all."""
+    announced = [
+        each
+        for each in discovery.known()
+        if (each.model, each.dtype, each.quantize) == (known.model_id, config.dtype, config.quantize)
+    ]
     if not announced:
         return None
     _log.info("choosing layers", model=checkpoint.name, served_by=len(announced))
@@ -139,6 +149,7 @@ async def _load(config: NodeConfig, span: LayerSpan | None, known: Manifest, pro
             span,
             dtype=config.dtype,
             device=config.device,
+            quantize=config.quantize,
             manifest=known,
             on_bytes=progress(f"loading {checkpoint.name}", checkpoint.total_bytes),
         )
@@ -151,9 +162,13 @@ async def _load(config: NodeConfig, span: LayerSpan | None, known: Manifest, pro
         bytes_read=report.bytes_read,
         span_bytes=report.span_bytes,
         model_bytes=report.total_bytes,
+        quantize=report.quantized.mode,
+        saved_bytes=report.quantized.saved_bytes,
         resident_bytes=psutil.Process().memory_info().rss,
         seconds=round(report.seconds, 2),
     )
+    if report.quantized.mode != "none":
+        _log.info("quantized", layers=report.quantized.layers, left_alone=report.quantized.why_left())
     return stage
 
 
@@ -236,6 +251,10 @@ class _Node:
             "layers": str(self._stage.span),
             "model_layers": self._stage.layers,
             "dtype": self._config.dtype,
+            "quantize": report.quantized.mode,
+            "quantized_layers": report.quantized.layers,
+            "left_alone": report.quantized.why_left(),
+            "saved_bytes": report.quantized.saved_bytes,
             "tokens_per_s": round(engine.tokens_per_s(), 2),
             "sessions": engine.sessions,
             "cached_tokens": engine.cached_tokens,
@@ -266,6 +285,7 @@ class _Node:
             cached_tokens=status["cached_tokens"],
             resident_bytes=status["resident_bytes"],
             weight_bytes=status["weight_bytes"],
+            quantize=self._config.quantize,
         )
 
     def _receive(self, peer: PeerId, frame: Frame) -> None:

@@ -31,12 +31,13 @@ def route(announcements: Iterable[Announcement], model: str, *, avoid: frozenset
     mine = [each for each in announcements if each.model == model and each.peer not in avoid and not each.goodbye]
     if not mine:
         raise UnavailableError(f"nobody serves the model {model}", hint="see `p2pos swarm status`", model=model)
-    # stages that compute in different dtypes can't pass hidden states to one another, and a node that is wrong about
-    # how many layers there are is no hindrance to those that agree
-    alike: dict[tuple[str, int], list[Announcement]] = defaultdict(list)
+    # stages that compute in different dtypes can't pass hidden states to one another; a stage of other quantization
+    # could, but whoever takes its place later would go on with other numbers, and so perhaps with another text; and a
+    # node that is wrong about how many layers there are is no hindrance to those that agree
+    alike: dict[tuple[str, str, int], list[Announcement]] = defaultdict(list)
     for each in mine:
-        alike[each.dtype, each.layers].append(each)
-    chains = [_best_chain(group, layers) for (_, layers), group in alike.items()]
+        alike[each.dtype, each.quantize, each.layers].append(each)
+    chains = [_best_chain(group, layers) for (_, _, layers), group in alike.items()]
     found = [chain for chain in chains if chain is not None]
     if not found:
         layers, _ = Counter(each.layers for each in mine).most_common(1)[0]
@@ -88,4 +89,4 @@ def _gap(announcements: list[Announcement], layers: int) -> str:
     missing = [layer for layer in range(layers) if layer not in covered]
     if missing:
         return f"nobody serves layer{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
-    return "their spans do not join end to end in one dtype"
+    return "their spans do not join end to end in one dtype and quantization"

@@ -20,6 +20,7 @@ from p2pos.shard import architecture
 from p2pos.shard.cache import SpanCache
 from p2pos.shard.checkpoint import Checkpoint, TensorInfo
 from p2pos.shard.manifest import Manifest
+from p2pos.shard.quantize import LoadQuantizer, Mode, Summary, check_kernels, packed_tensors
 from p2pos.types import LayerSpan
 
 
@@ -34,6 +35,8 @@ class LoadReport:
     total_bytes: int
     """Of the whole checkpoint's weights."""
     seconds: float
+    quantized: Summary
+    """Which of its layers are held in fewer bits, and the bytes that this saves."""
 
 
 class Stage:
@@ -71,6 +74,7 @@ class Stage:
         *,
         dtype: str = "bf16",
         device: str = "cpu",
+        quantize: Mode = "none",
         manifest: Manifest | None = None,
         on_bytes: Callable[[int], None] = lambda _: None,
     ) -> Self:
@@ -81,11 +85,13 @@ class Stage:
             span: None takes all layers.
             dtype: `bf16` or `f32`; weights stored otherwise are converted as they are read.
             device: `cpu` or a CUDA device.
+            quantize: `none`, or `int8` or `int4` to hold its linear layers in fewer bits.
             manifest: where given, every tensor's bytes are checked against its digest.
             on_bytes: told of the bytes of each tensor read, for progress; called from loader threads.
 
         Raises:
-            UserError: the directory, its architecture, the span, the device or a tensor's bytes won't do.
+            UserError: the directory, its architecture, the span, the device or a tensor's bytes won't do, or there is
+                nothing to quantize.
 
         """
         began_s = time.monotonic()
@@ -93,9 +99,20 @@ class Stage:
         config, span = check(directory, span, device=device)
         model = architecture.build(config, span, architecture.DTYPES[dtype])
         reader = _Reader(checkpoint, manifest, on_bytes)
-        _fill(model, reader, architecture.DTYPES[dtype], device)
-        held = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in model.parameters()}
-        report = LoadReport(reader.bytes_read, sum(held.values()), checkpoint.total_bytes, time.monotonic() - began_s)
+        check_kernels(quantize, device)
+        quantizer = None if quantize == "none" else LoadQuantizer(quantize, model, architecture.DTYPES[dtype])
+        _fill(model, reader, architecture.DTYPES[dtype], device, quantizer)
+        if quantizer is not None:
+            quantizer.finish(model, looks_up=span.start == 0)
+        tensors = (*model.parameters(), *packed_tensors(model))
+        held = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}
+        report = LoadReport(
+            reader.bytes_read,
+            sum(held.values()),
+            checkpoint.total_bytes,
+            time.monotonic() - began_s,
+            quantizer.summary if quantizer else Summary(),
+        )
         return cls(model, config, span, torch.device(device), report)
 
     @property
@@ -195,11 +212,14 @@ class _LazySlice:
         return self._reader.check(self._info, self._source.get_slice(self._info.name)[...])[index]
 
 
-def _fill(model: nn.Module, reader: _Reader, dtype: torch.dtype, device: str) -> None:
+def _fill(model: nn.Module, reader: _Reader, dtype: torch.dtype, device: str, quantizer: LoadQuantizer | None) -> None:
     """Read the model's parameters by transformers' own loader, which knows each architecture's renamings."""
     loader: Any = model
     load_config = LoadStateDictConfig(
-        dtype=dtype, device_map={"": device}, weight_mapping=get_model_conversion_mapping(loader)
+        dtype=dtype,
+        device_map={"": device},
+        hf_quantizer=quantizer,
+        weight_mapping=get_model_conversion_mapping(loader),
     )
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # it would report every other stage's tensors as unexpected

@@ -204,6 +204,8 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     """Bytes of weights that the process read from disk."""
     goodbye: bool = False
     """The last one of a node that leaves."""
+    quantize: Literal["none", "int8", "int4"] = "none"
+    """How its weights are held. It decides which numbers come out, so all stages of a route have the same."""
 
 
 def farewell(last: Announcement, sequence: int, expires: int) -> Announcement:

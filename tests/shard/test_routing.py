@@ -76,6 +76,14 @@ def test_a_route_keeps_to_one_dtype() -> None:
     assert peers(found) == ["c", "b"]
 
 
+def test_a_route_keeps_to_one_quantization() -> None:
+    """Stages that hold their weights in different bits are not chained: another would go on with other numbers."""
+    with pytest.raises(UnavailableError, match="in one dtype and quantization"):
+        route([node("a", 0, 3), node("b", 3, 6, quantize="int8")], "m")
+    found = route([node("a", 0, 3), node("b", 3, 6, quantize="int8"), node("c", 0, 3, quantize="int8")], "m")
+    assert peers(found) == ["c", "b"]
+
+
 @pytest.mark.parametrize("others", [[], [node("x", 0, 6, model="other")], [node("x", 0, 6, goodbye=True)]])
 def test_nobody_serves_the_model(others: list[Announcement]) -> None:
     """Nodes of other models, and those that said goodbye, don't count."""

@@ -83,6 +83,7 @@ announcements = st.builds(
     sizes,
     sizes,
     st.booleans(),
+    st.sampled_from(["none", "int8", "int4"]),
 )
 signed = st.builds(Signed, st.binary(max_size=2048), st.binary(max_size=512), st.binary(max_size=512))
 messages = st.one_of(
