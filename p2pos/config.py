@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     passphrase_file: Path | None = None
     """A file (mode 0600) whose first line opens the wallets; for unattended use."""
 
+    api_token_file: Path | None = None
+    """A file (mode 0600) whose first line requests to a node's HTTP interface must bear."""
+
     @field_validator("bootstrap", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:

@@ -1,11 +1,14 @@
 """Small checkpoints with random weights, in Hugging Face format, made in moments."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, MixtralConfig, Qwen3Config
+
+from p2pos.models import DEFAULT
 
 SHAPE = {
     "vocab_size": 256,
@@ -50,3 +53,25 @@ def save(directory: Path, kind: str, *, dtype: torch.dtype = torch.float32, seed
 def whole(directory: Path) -> Any:
     """The whole model as transformers loads it, in fp32."""
     return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+
+
+CHAT_TEMPLATE = """
+{%- if tools %}{{ 'Tools, to be called as <tool_call>{"name": …, "arguments": …}</tool_call>:\n' }}
+{%- for tool in tools %}{{ tool | tojson }}{{ '\n' }}{% endfor %}{% endif %}
+{%- for message in messages %}
+{{- message.role + ': ' + message.content }}
+{%- for call in message.tool_calls or [] %}{{ '<tool_call>' + (call.function | tojson) + '</tool_call>' }}{% endfor %}
+{{- '\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"""
+"""In the form that Hermes and Qwen have."""
+
+
+def save_chat(directory: Path, **changes: Any) -> Path:
+    """Write a checkpoint with random weights that has the default model's tokenizer, and a chat template with tools."""
+    tokens = {"vocab_size": 3540, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    save(directory, "llama", **{**tokens, **changes})
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(DEFAULT / name, directory / name)
+    (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    return directory

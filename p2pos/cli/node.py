@@ -14,6 +14,7 @@ from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.models import DEFAULT
 from p2pos.node import daemon
+from p2pos.node.guard import read_token
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.quantize import Mode
 from p2pos.types import LayerSpan
@@ -25,7 +26,7 @@ def node() -> None:
 
 
 @node.command("run")
-@with_settings("model", "bootstrap")
+@with_settings("model", "bootstrap", "api_token_file")
 @click.option("--layers", default="auto", show_default=True, help="Which layers to serve: A:B, or auto.")
 @click.option(
     "--listen", multiple=True, default=["/ip4/127.0.0.1/tcp/0"], show_default=True, help="Multiaddress to listen on."
@@ -86,6 +87,7 @@ def run(
         device=device,
         threads=threads,
         max_tokens=cache_tokens,
+        api_token="" if settings.api_token_file is None else read_token(settings.api_token_file),
         leashed=leashed,
     )
 

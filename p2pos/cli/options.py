@@ -21,7 +21,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
     """Give a command `--home` and a flag for each named setting, and call it with `settings` as first argument.
 
     Args:
-        names: of `rpc_url`, `contract`, `relayer_url`, `bootstrap`, `model`, `passphrase_file`.
+        names: of `rpc_url`, `contract`, `relayer_url`, `bootstrap`, `model`, `api_token_file`, `passphrase_file`.
 
     """
     flags: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
@@ -30,6 +30,11 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
         "relayer_url": click.option("--relayer-url", help="HTTP end point of a relayer."),
         "bootstrap": click.option("--bootstrap", multiple=True, help="Multiaddress of a peer to join through."),
         "model": click.option("--model", help="A model directory; to generate, also a name or id that is served."),
+        "api_token_file": click.option(
+            "--api-token-file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="A file (mode 0600) with the bearer token of the HTTP interface; needed beyond loopback.",
+        ),
         "passphrase_file": click.option(
             "--passphrase-file",
             type=click.Path(path_type=Path, dir_okay=False),

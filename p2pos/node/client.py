@@ -4,8 +4,8 @@ A client sends and receives tokens only. It needs no torch and holds no weights.
 """
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,6 +34,10 @@ class ModelFiles:
     generation_config: dict[str, Any]
     tokenizer: Tokenizer | None
     """None where the checkpoint has no tokenizer.json: only token ids can then be sent."""
+    tokenizer_config: dict[str, Any] = field(default_factory=dict)
+    """tokenizer_config.json over special_tokens_map.json: the special tokens' texts, and perhaps a chat template."""
+    chat_template: str | None = None
+    """chat_template.jinja, which counts before what tokenizer_config.json says."""
 
     @property
     def max_positions(self) -> int:
@@ -56,22 +60,49 @@ class ModelFiles:
         return text
 
 
+Fetch = Callable[[list[Cid]], Awaitable[dict[Cid, bytes]]]
+"""Gets blocks, each checked against its CID."""
+
+_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+
+
 async def fetch_model_files(host: Host, peer: PeerId, model: ModelId) -> ModelFiles:
     """Get a model's config and tokenizer from a node that serves it, checked against the model's id."""
-    manifest = Manifest.from_bytes((await fetch(host, peer, [Cid(model)]))[Cid(model)], peer=peer)
-    names = [name for name in ("config.json", "generation_config.json", "tokenizer.json") if name in manifest.files]
-    blocks = await fetch(host, peer, [manifest.files[name] for name in names])
+    return await read_model_files(lambda wanted: fetch(host, peer, wanted), model, peer=peer)
+
+
+async def read_model_files(get: Fetch, model: ModelId, *, peer: PeerId) -> ModelFiles:
+    """Read a model's config and tokenizer. Raises PeerError, at the fault of `peer`, where they can't be read."""
+    manifest = Manifest.from_bytes((await get([Cid(model)]))[Cid(model)], peer=peer)
+    names = [name for name in _FILES if name in manifest.files]
+    blocks = await get([manifest.files[name] for name in names])
     files = {name: blocks[manifest.files[name]] for name in names}
     try:
-        found = ModelFiles(
-            model,
-            strict_json.loads(files["config.json"]),
-            strict_json.loads(files.get("generation_config.json", b"{}")),
-            Tokenizer.from_buffer(files["tokenizer.json"]) if "tokenizer.json" in files else None,
-        )
-        _ = (found.max_positions, found.vocabulary, found.eos)  # whatever they can't be made of is refused here
+        # building a tokenizer of a hundred thousand tokens takes a second
+        return await trio.to_thread.run_sync(_read, model, files)
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise PeerError(peer, f"serves a model whose files can't be read: {exc}") from exc
+
+
+def _read(model: ModelId, files: dict[str, bytes]) -> ModelFiles:
+    special = strict_json.loads(files.get("special_tokens_map.json", b"{}"))
+    template = files.get("chat_template.jinja")
+    found = ModelFiles(
+        model,
+        strict_json.loads(files["config.json"]),
+        strict_json.loads(files.get("generation_config.json", b"{}")),
+        Tokenizer.from_buffer(files["tokenizer.json"]) if "tokenizer.json" in files else None,
+        {**special, **strict_json.loads(files.get("tokenizer_config.json", b"{}"))},
+        None if template is None else template.decode(),
+    )
+    _ = (found.max_positions, found.vocabulary, found.eos)  # whatever they can't be made of is refused here
     return found
 
 
@@ -122,14 +153,21 @@ class Generation:
         return self
 
     async def __anext__(self) -> int:
-        if self.finish_reason:
+        emitted = await self.emitted()
+        if emitted is None:
             raise StopAsyncIteration
+        return emitted.tokens[0]
+
+    async def emitted(self) -> Emit | None:
+        """The next token and, where they were asked for, its log-probabilities; None at the end."""
+        if self.finish_reason:
+            return None
         match await self._next_event():
-            case Emit(tokens):
-                return tokens[0]
+            case Emit() as emitted:
+                return emitted
             case Finish(reason):
                 self.finish_reason = reason
-                raise StopAsyncIteration
+                return None
             case Fail(error):
                 raise error
 
@@ -190,6 +228,16 @@ class Client:
         generation = self._open.get(message.session)
         if generation is not None:
             generation.on_message(sender, message)
+
+    @property
+    def sessions(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    def session(self, session: bytes) -> OwnerSession | None:
+        """The open session of this id."""
+        generation = self._open.get(session)
+        return None if generation is None else generation._session
 
     def on_lost(self, peer: PeerId) -> None:
         """The connection to a peer is gone."""

@@ -47,6 +47,13 @@ class ContentService:
             await stream.send(Block(wanted, data is not None), data or b"")
         await stream.close()
 
+    async def blocks(self, wanted: list[Cid]) -> dict[Cid, bytes]:
+        """What this node has of these, for itself. Raises UnavailableError where it lacks one."""
+        found = {each: await self._block(each) for each in wanted}
+        if missing := [each for each, data in found.items() if data is None]:
+            raise UnavailableError(f"this node has no block {missing[0]}", cid=missing[0])
+        return {each: data for each, data in found.items() if data is not None}
+
     async def _block(self, wanted: Cid) -> bytes | None:
         async with self._reading:
             source = self._blocks.get(wanted)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,16 @@ from trio_typing import TaskStatus
 from p2pos import leash, lock, log
 from p2pos.errors import UserError
 from p2pos.node import gateway
+from p2pos.node.client import ModelFiles, fetch_model_files, read_model_files
 from p2pos.node.content_service import MAX_REQUEST, ContentService
 from p2pos.node.discovery import Discovery
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity
 from p2pos.node.links import Links
+from p2pos.node.openai.catalogue import Catalogue
+from p2pos.node.openai.service import Api
 from p2pos.node.stage_service import StageService
+from p2pos.node.switchboard import Switchboard
 from p2pos.shard import manifest
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.manifest import Manifest
@@ -30,9 +35,9 @@ from p2pos.shard.quantize import Mode, check_kernels
 from p2pos.shard.routing import uncovered
 from p2pos.shard.session import MAX_WAITING
 from p2pos.shard.stage import Stage, check
-from p2pos.types import Cid, LayerSpan, PeerId
+from p2pos.types import Cid, LayerSpan, ModelId, PeerId
 from p2pos.wire.framing import Frame
-from p2pos.wire.messages import CONTENT_PROTOCOL, STAGE_PROTOCOL, Announcement
+from p2pos.wire.messages import CONTENT_PROTOCOL, STAGE_PROTOCOL, Announcement, StageRef
 
 DRAIN_S = 10.0
 """Seconds that SIGTERM gives the sessions to finish."""
@@ -63,6 +68,8 @@ class NodeConfig:
     """Of torch; 0 leaves it to torch."""
     max_tokens: int
     """Positions that all KV caches may hold together."""
+    api_token: str
+    """What requests to the HTTP interface must bear; "" for none, which only loopback addresses allow."""
     leashed: bool
     """Leave when standard input ends."""
 
@@ -195,14 +202,17 @@ class _Node:
         self._links = Links(
             host, STAGE_PROTOCOL, receive=self._receive, on_lost=self._on_lost, queue_frames=MAX_WAITING
         )
+        self._switchboard = Switchboard(host.peer, self._links)
+        self._api = Api(self._switchboard.owner, Catalogue(discovery.known, self._fetch_files))
         self._service = StageService(
             host.peer,
             self._model,
             stage,
             dtype=config.dtype,
             max_tokens=config.max_tokens,
-            outbox=self._links,
+            outbox=self._switchboard,
         )
+        self._switchboard.stage = self._service
         files = {known.files[name]: path for name, path in checkpoint.side_files().items() if name in known.files}
         self._content = ContentService({Cid(self._model): known.to_bytes(), **files})
 
@@ -211,13 +221,17 @@ class _Node:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             await nursery.start(self._service.run)
             await nursery.start(self._links.run)
-            url: str = await nursery.start(gateway.run, *self._config.api, self.status)
+            await nursery.start(self._switchboard.run)
+            await nursery.start(self._api.run)
+            serve_http = partial(gateway.run, token=self._config.api_token)
+            url: str = await nursery.start(serve_http, *self._config.api, self.status, self._api.routes)
             self._host.serve(CONTENT_PROTOCOL, self._content.serve, max_frame=MAX_REQUEST)
             await self._discovery.announce(self._announcement)
             task_status.started(Ready(self._host.peer, self._host.addresses, url))
             _log.info("serving", model=self._checkpoint.name, layers=str(self._stage.span), api=url)
             await self._told_to_leave(signals)
             _log.info("leaving", sessions=self._service.engine.sessions)
+            self._api.leaving = True
             await self._discovery.leave()
             await self._service.drain(DRAIN_S)
             await self._links.flush(FAREWELL_S)
@@ -257,6 +271,7 @@ class _Node:
             "saved_bytes": report.quantized.saved_bytes,
             "tokens_per_s": round(engine.tokens_per_s(), 2),
             "sessions": engine.sessions,
+            "owned_sessions": self._switchboard.owner.sessions,
             "cached_tokens": engine.cached_tokens,
             "cached_bytes": engine.cached_bytes,
             "weight_bytes": report.bytes_read,
@@ -289,7 +304,15 @@ class _Node:
         )
 
     def _receive(self, peer: PeerId, frame: Frame) -> None:
-        self._service.on_frame(peer, frame)
+        self._switchboard.receive(peer, frame)
 
     def _on_lost(self, peer: PeerId) -> None:
-        self._service.on_lost(peer)
+        self._switchboard.on_lost(peer)
+
+    async def _fetch_files(self, stage: StageRef, model: ModelId) -> ModelFiles:
+        """A model's config and tokenizer from a node that serves it, which may be this one."""
+        peer = PeerId(stage.peer)
+        if peer == self._host.peer:
+            return await read_model_files(self._content.blocks, model, peer=peer)
+        await self._host.connect(peer, stage.addresses)
+        return await fetch_model_files(self._host, peer, model)

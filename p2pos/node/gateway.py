@@ -1,23 +1,20 @@
-"""The node's HTTP port: `/healthz`, `/metrics` (Prometheus) and `/status` (JSON). Loopback, for its operator."""
+"""The node's HTTP port: `/healthz`, `/metrics` (Prometheus), `/status` (JSON) and the OpenAI-compatible `/v1/`."""
 
-import errno
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from trio_typing import TaskStatus
 
-from p2pos.errors import UserError
+from p2pos.node import http_server
+from p2pos.node.guard import Guard, is_loopback
 
 Status = dict[str, Any]
 """What `/status` answers: peer, model, layers, tokens_per_s, sessions, cached_tokens, weight_bytes, …"""
@@ -25,6 +22,7 @@ Status = dict[str, Any]
 _GAUGES = {
     "tokens_per_s": "Tokens that left this stage per second, over ten seconds.",
     "sessions": "Sessions held.",
+    "owned_sessions": "Sessions that this node's API owns.",
     "cached_tokens": "Positions in the KV caches.",
     "cached_bytes": "Bytes of the KV caches.",
     "weight_bytes": "Bytes of weights read from disk.",
@@ -43,8 +41,8 @@ class _NodeCollector(Collector):
         return [GaugeMetricFamily(f"p2pos_{name}", text, value=status[name]) for name, text in _GAUGES.items()]
 
 
-def application(status: Callable[[], Status]) -> Starlette:
-    """The ASGI application over a function that gives the node's status."""
+def application(status: Callable[[], Status], routes: Sequence[BaseRoute] = ()) -> Starlette:
+    """The ASGI application over a function that gives the node's status, and further routes."""
     registry = CollectorRegistry()
     registry.register(_NodeCollector(status))
 
@@ -57,35 +55,31 @@ def application(status: Callable[[], Status]) -> Starlette:
     async def show(_request: Request) -> Response:
         return JSONResponse(status())
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/metrics", metrics), Route("/status", show)])
+    own = [Route("/healthz", healthz), Route("/metrics", metrics), Route("/status", show)]
+    return Starlette(routes=[*own, *routes])
 
 
 async def run(
     host: str,
     port: int,
     status: Callable[[], Status],
+    routes: Sequence[BaseRoute] = (),
     *,
+    token: str = "",
     task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled. Starts with the URL.
 
-    Raises UserError where the port is in use, or the address isn't loopback: there is no password here.
+    Args:
+        host: a loopback address, or any where there is a token.
+        port: 0 takes a free one.
+        status: gives what `/status` shows.
+        routes: further ones.
+        token: what requests must bear, all but those for `/healthz`; "" for none.
+        task_status: told the URL.
+
+    Raises UserError where the port is in use, or others could reach it without a token.
+
     """
-    if host not in {"127.0.0.1", "::1", "localhost"}:
-        raise UserError(f"--api {host} is not a loopback address", hint="use 127.0.0.1 and a tunnel")
-    config = Config()
-    config.bind = [f"{host}:{port}"]
-    config.graceful_timeout = 1.0
-    config.errorlog = logging.getLogger("p2pos.api")
-    config.errorlog.setLevel(logging.WARNING)
-    try:
-        async with trio.open_nursery() as nursery:
-            binds: list[str] = await nursery.start(serve, application(status), config)
-            task_status.started(binds[0])
-    except* OSError as group:
-        leaf: BaseException = group
-        while isinstance(leaf, BaseExceptionGroup):
-            leaf = leaf.exceptions[0]
-        in_use = isinstance(leaf, OSError) and leaf.errno == errno.EADDRINUSE
-        why = "is in use" if in_use else f"can't be listened on ({leaf})"
-        raise UserError(f"port {port} on {host} {why}", hint="choose another with --api") from group
+    guard = Guard(application(status, routes), token=token, local=is_loopback(host, token=token))
+    await http_server.serve(guard, host, port, task_status=task_status)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from p2pos.types import PeerId
+from p2pos.wire.framing import Frame
 from p2pos.wire.messages import StageMessage
 
 
@@ -14,3 +15,13 @@ class Outbox(Protocol):
         self, peer: PeerId, addresses: Sequence[str], message: StageMessage, payload: bytes | memoryview = b""
     ) -> None:
         """Queue a message and return at once. That a peer can't be reached is told later, as its loss."""
+
+
+class Receiver(Protocol):
+    """What takes what peers send; `stage_service` is one."""
+
+    def on_frame(self, sender: PeerId, frame: Frame) -> None:
+        """Take a message. Raises PeerError where it isn't one of the stage protocol."""
+
+    def on_lost(self, peer: PeerId) -> None:
+        """The connection to a peer is gone."""

@@ -129,6 +129,11 @@ def check(grammar: Grammar) -> None:
         raise UserError(_line(reasons[0]))
 
 
+def schema(value: Any) -> Grammar:
+    """The grammar of a JSON schema."""
+    return Grammar("json_schema", json.dumps(value))
+
+
 def written(schema: Any) -> Any:
     """A schema for use in a Lark grammar after `%json`: its JSON is written as `json_schema` grammars have theirs."""
     return {**schema, "x-guidance": _WRITTEN} if isinstance(schema, dict) else schema

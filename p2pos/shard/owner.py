@@ -107,6 +107,16 @@ class OwnerSession:
         return frozenset(PeerId(stage.peer) for stage in self._stages)
 
     @property
+    def head(self) -> PeerId:
+        """The peer that holds the first layers."""
+        return PeerId(self._stages[0].peer)
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens of the prompt; the tail samples for this position and later ones."""
+        return len(self._request.prompt)
+
+    @property
     def deadline_s(self) -> float:
         """When to call `on_time`, at the latest."""
         return self._deadline_s
@@ -216,7 +226,9 @@ class OwnerSession:
 def _blame(sender: PeerId, fault: Fault) -> P2posError:
     """The error that a person sees for a stage's fault."""
     if fault.code == "busy":
-        return UnavailableError(f"the node {sender} is busy: {fault.text}", hint="try again later", peer=sender)
+        return UnavailableError(
+            f"the node {sender} is busy: {fault.text}", hint="try again later", peer=sender, busy=True
+        )
     if fault.code in {"next_stage", "deadline"}:
         return UnavailableError(f"the node {sender} reports: {fault.text}", hint="try again", peer=sender)
-    return PeerError(sender, f"the node {sender} failed ({fault.code}): {fault.text}")
+    return PeerError(sender, f"the node {sender} failed ({fault.code}): {fault.text}", code=fault.code)

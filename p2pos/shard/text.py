@@ -21,6 +21,11 @@ class TextStream:
         self.stopped = False
         """Whether a stop string was seen; nothing comes after it."""
 
+    @property
+    def held(self) -> int:
+        """Characters that are held back."""
+        return len(self._held)
+
     def push(self, token: int) -> str:
         """Take a token; give the text that can now be shown, or ""."""
         if self.stopped:
