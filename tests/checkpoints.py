@@ -69,7 +69,13 @@ CHAT_TEMPLATE = """
 
 def save_chat(directory: Path, **changes: Any) -> Path:
     """Write a checkpoint with random weights that has the default model's tokenizer, and a chat template with tools."""
-    tokens = {"vocab_size": 3540, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    tokens = {
+        "max_position_embeddings": 1024,
+        "vocab_size": 3540,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 2,
+    }
     save(directory, "llama", **{**tokens, **changes})
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         shutil.copy(DEFAULT / name, directory / name)

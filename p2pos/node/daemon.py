@@ -30,6 +30,7 @@ from p2pos.node.stage_service import StageService
 from p2pos.node.switchboard import Switchboard
 from p2pos.shard import manifest
 from p2pos.shard.checkpoint import Checkpoint
+from p2pos.shard.grammar import Grammars
 from p2pos.shard.manifest import Manifest
 from p2pos.shard.quantize import Mode, check_kernels
 from p2pos.shard.routing import uncovered
@@ -211,6 +212,7 @@ class _Node:
             dtype=config.dtype,
             max_tokens=config.max_tokens,
             outbox=self._switchboard,
+            grammars=self._grammars if "tokenizer.json" in checkpoint.side_files() else None,
         )
         self._switchboard.stage = self._service
         files = {known.files[name]: path for name, path in checkpoint.side_files().items() if name in known.files}
@@ -308,6 +310,11 @@ class _Node:
 
     def _on_lost(self, peer: PeerId) -> None:
         self._switchboard.on_lost(peer)
+
+    def _grammars(self) -> Grammars:
+        """Raises UserError where the tokenizer or the model can't be used with one."""
+        tokenizer = self._checkpoint.side_files()["tokenizer.json"].read_bytes()
+        return Grammars(tokenizer, self._stage.vocabulary, self._checkpoint.eos_tokens())
 
     async def _fetch_files(self, stage: StageRef, model: ModelId) -> ModelFiles:
         """A model's config and tokenizer from a node that serves it, which may be this one."""

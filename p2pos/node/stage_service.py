@@ -1,5 +1,6 @@
 """`/p2pos/stage/1.0.0` as a node serves it: opens sessions, feeds the engine, carries out what the machines want."""
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -9,6 +10,7 @@ from p2pos import log
 from p2pos.errors import InternalError, P2posError, PeerError, UnavailableError
 from p2pos.node.ports import Outbox
 from p2pos.shard.engine import Engine, Failed
+from p2pos.shard.grammar import Grammars
 from p2pos.shard.session import Computed, Release, Run, Send, StageEffect, StageSession
 from p2pos.shard.stage import Stage
 from p2pos.types import ModelId, PeerId
@@ -32,11 +34,20 @@ class StageService:
         dtype: of hidden states on the wire.
         max_tokens: positions that all caches may hold together.
         outbox: takes messages to peers.
+        grammars: as the engine has it.
 
     """
 
     def __init__(
-        self, me: PeerId, model: ModelId, stage: Stage, *, dtype: str, max_tokens: int, outbox: Outbox
+        self,
+        me: PeerId,
+        model: ModelId,
+        stage: Stage,
+        *,
+        dtype: str,
+        max_tokens: int,
+        outbox: Outbox,
+        grammars: Callable[[], Grammars] | None = None,
     ) -> None:
         self._me = me
         self._model = model
@@ -46,7 +57,7 @@ class StageService:
         self._sessions: dict[bytes, StageSession] = {}
         self._draining = False
         self._empty = trio.Event()
-        self.engine = Engine(stage, dtype=dtype, max_tokens=max_tokens, on_done=self._on_done)
+        self.engine = Engine(stage, dtype=dtype, max_tokens=max_tokens, on_done=self._on_done, grammars=grammars)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Compute and sweep until cancelled."""

@@ -12,9 +12,10 @@ import torch
 import trio
 from trio_typing import TaskStatus
 
-from p2pos.errors import InternalError, PeerError
+from p2pos.errors import InternalError, PeerError, UserError
 from p2pos.shard import activations, sampling
 from p2pos.shard.cache import SpanCache
+from p2pos.shard.grammar import GrammarConstraint, Grammars
 from p2pos.shard.session import MAX_SESSIONS, Computed, Run, StageSession
 from p2pos.shard.stage import Stage
 from p2pos.types import PeerId
@@ -46,6 +47,7 @@ class Engine:
         dtype: of the hidden states that stages exchange, by its wire name.
         max_tokens: positions that all caches of this stage may hold together.
         on_done: told of each run's outcome, in the trio thread.
+        grammars: makes what holds texts to grammars, when the first one asks for it; at the tail alone.
 
     """
 
@@ -56,11 +58,15 @@ class Engine:
         dtype: str,
         max_tokens: int,
         on_done: Callable[[StageSession, Computed | Failed], Awaitable[None]],
+        grammars: Callable[[], Grammars] | None = None,
     ) -> None:
         self.stage = stage
         self.max_tokens = max_tokens
         self._dtype = dtype
         self._on_done = on_done
+        self._make_grammars = grammars
+        self._grammars: Grammars | None = None
+        self._constraints: dict[bytes, GrammarConstraint] = {}
         self._caches: dict[bytes, SpanCache] = {}
         self._reserved: dict[bytes, int] = {}
         self._waiting: deque[Job] = deque()
@@ -107,6 +113,7 @@ class Engine:
         self._waiting = deque(job for job in self._waiting if job.session is not session)
         self._caches.pop(session.session, None)
         self._reserved.pop(session.session, None)
+        self._constraints.pop(session.session, None)
 
     def schedule(self, session: StageSession, run: Run) -> None:
         """Queue a run; one of a session that was released is passed over. Raises InternalError where too many wait."""
@@ -161,12 +168,31 @@ class Engine:
                 prompt=order.history,
                 generated=job.session.generated,
                 position=run.position + run.rows,
+                constraint=self._constraint(job.session),
             )
             return Computed(run.position, run.rows, token=chosen.token, logprobs=chosen.logprobs)
         if stage.is_tail:
             return Computed(run.position, run.rows)
         header, payload = activations.to_wire(output)
         return Computed(run.position, run.rows, header, payload)
+
+    def _constraint(self, session: StageSession) -> GrammarConstraint | None:
+        """What holds a session's text to its grammar; None where it has none. Raises PeerError."""
+        grammar = session.order.sampling.grammar
+        if grammar is None:
+            return None
+        if self._make_grammars is None:
+            raise PeerError(session.owner, "asked for a grammar of a stage that has no tokenizer")
+        if session.session not in self._constraints:
+            try:
+                self._grammars = self._grammars or self._make_grammars()
+            except UserError as exc:
+                raise PeerError(session.owner, exc.message) from exc
+            constraint = self._grammars.start(grammar)
+            if session.session not in self._caches:  # it was released meanwhile, in the trio thread
+                return constraint
+            self._constraints[session.session] = constraint
+        return self._constraints[session.session]
 
     def _forget(self, now_s: float) -> None:
         while self._passed and self._passed[0][0] < now_s - RATE_WINDOW_S:

@@ -141,9 +141,9 @@ def test_a_port_in_use_is_named(tmp_path: Path, checkpoint_of) -> None:
 
 
 def test_an_api_beyond_loopback_is_refused(tmp_path: Path, checkpoint_of) -> None:
-    """The HTTP interface has no password, so it stays on this machine."""
+    """Without a token the HTTP interface stays on this machine."""
     line = refused(tmp_path, "--model", str(checkpoint_of("llama")), "--api", "0.0.0.0:0")
-    assert "is not a loopback address" in line
+    assert "is not a loopback address, and there is no token" in line
 
 
 def test_a_home_in_use_is_refused(tmp_path: Path, checkpoint_of, one) -> None:

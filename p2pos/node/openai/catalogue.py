@@ -29,7 +29,7 @@ class Served:
     name: str
     """What most of its nodes call it; its id where another model has that name as well."""
     since_s: int
-    """When the announcement was made that is the oldest of those believed now; seconds since the epoch."""
+    """When this node first heard of it; seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class Catalogue:
         self._fetch = fetch
         self._fetching: dict[ModelId, trio.Lock] = {}
         """Of the models whose files are being fetched, so that each is fetched once."""
+        self._since_s: dict[str, int] = {}
+        """Of the models that are served now."""
         self._files: OrderedDict[ModelId, Known] = OrderedDict()
 
     def served(self) -> list[Served]:
@@ -71,8 +73,9 @@ class Catalogue:
                 route(announced, model)
             except UnavailableError:
                 continue
-            since_s = min(each.sequence for each in announced if each.model == model) // 1000
+            since_s = self._since_s.get(model) or max(e.sequence for e in announced if e.model == model) // 1000
             found.append(Served(ModelId(model), name if name and shared[name] == 1 else model, since_s))
+        self._since_s = {each.model: each.since_s for each in found}
         return sorted(found, key=lambda each: each.name)
 
     def find(self, wanted: str) -> Served:

@@ -61,8 +61,11 @@ class Spelled:
 
     @property
     def text(self) -> str:
-        """Its text, with a mark where it's part of a character."""
-        return self.data.decode("utf-8", "replace")
+        """Its text, or its bytes as OpenAI writes them where it's part of a character."""
+        try:
+            return self.data.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in self.data)
 
 
 @dataclass(frozen=True, slots=True)
