@@ -3,6 +3,7 @@
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,11 @@ class Figures:
     def missing(self, name: str, why: str) -> None:
         """A figure that could not be measured, and the reason."""
         self.values.update({name: None, f"why_{name}": why})
+
+
+def progress(text: str) -> None:
+    """Tell whoever watches; standard output is the answer's alone."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def machine() -> dict[str, Any]:
