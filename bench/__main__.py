@@ -26,6 +26,7 @@ def main(name: str, as_json: bool, quick: bool, device: str) -> None:
     began_s = time.monotonic()
     figures = harness.Figures()
     try:
+        harness.check_device(device)
         repeats = importlib.import_module(f"bench.{name}").run(figures, quick=quick, device=device)
     except P2posError as exc:
         click.echo(f"bench {name}: {exc}", err=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 import psutil
 
+from p2pos.errors import UserError
+
 
 @dataclass
 class Figures:
@@ -36,6 +38,16 @@ class Figures:
 def progress(text: str) -> None:
     """Tell whoever watches; standard output is the answer's alone."""
     print(text, file=sys.stderr, flush=True)
+
+
+def check_device(device: str) -> None:
+    """Raise UserError where there is no such device, before anything is made for it."""
+    if device == "cpu":
+        return
+    import torch  # noqa: PLC0415 - seconds to import, and not every bench needs it
+
+    if not torch.cuda.is_available():
+        raise UserError(f"there is no device {device} here", hint="use --device cpu")
 
 
 def machine() -> dict[str, Any]:

@@ -11,10 +11,7 @@ Two nodes of one torch thread each, the layers shared evenly, over loopback; bf1
 With `--quick`, `A` has 4 of its 16 layers.
 """
 
-import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,23 +67,12 @@ async def _measure(figures: Figures, directory: Path, shape: Shape, scale: Plan,
         rates = [aggregate_tok_s(await nodes.texts(prompts, scale.tokens)) for _ in range(scale.repeats + 1)]
         figures.median("decode_8_streams_tok_s", rates[1:])
     for kind in QUANTIZED:
-        name, options = f"{kind}_decode_tok_s", ("--quantize", kind)
-        if not _takes(options):
-            figures.missing(name, "`p2pos node run` has no --quantize")
-            continue
+        options = ("--quantize", kind)
         async with swarm(directory / kind, model, STAGES, cache=cache, device=device, options=options) as nodes:
-            figures.median(name, await _decode(nodes, shape, scale))
+            figures.median(f"{kind}_decode_tok_s", await _decode(nodes, shape, scale))
 
 
 async def _decode(nodes: Swarm, shape: Shape, scale: Plan) -> list[float]:
     """Tokens per second of one stream, several times."""
     prompt = checkpoints.prompt(shape, PROMPT_TOKENS, seed=1)
     return [1 / (await nodes.text(prompt, scale.tokens)).token_s for _ in range(scale.repeats + 1)][1:]
-
-
-def _takes(options: Sequence[str]) -> bool:
-    """Whether `node run` knows this option."""
-    help_text = subprocess.run(
-        [sys.executable, "-m", "p2pos", "node", "run", "--help"], capture_output=True, text=True, check=True
-    )
-    return options[0] in help_text.stdout
