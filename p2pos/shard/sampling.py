@@ -21,6 +21,9 @@ from transformers.generation.logits_process import (
 
 from p2pos.wire.messages import Logprobs, Sampling
 
+LEAST_TEMPERATURE = 1e-4
+"""Below this it's greedy: the likeliest token would win anyway, and logits over it no longer fit fp32."""
+
 
 class Constraint(Protocol):
     """What holds a text to a grammar; `grammar.Grammars` makes them."""
@@ -67,7 +70,8 @@ def choose(
     if constraint is not None:
         scores = scores.clone() if scores is raw else scores
         constraint.mask(scores)
-    token = int(scores.argmax()) if sampling.temperature == 0.0 else _draw(scores, sampling, position)
+    greedy = sampling.temperature < LEAST_TEMPERATURE
+    token = int(scores.argmax()) if greedy else _draw(scores, sampling, position)
     if constraint is not None:
         constraint.accept(token)
     return Chosen(token, _logprobs(raw, token, sampling.logprobs - 1) if sampling.logprobs else None)

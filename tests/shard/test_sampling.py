@@ -21,6 +21,19 @@ def test_temperature_zero_is_greedy() -> None:
     assert {choose(LOGITS, Sampling(seed=seed), [], 7) for seed in range(20)} == {1}
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-30, 1e-5])
+def test_the_least_temperatures_are_greedy(temperature: float) -> None:
+    """A temperature that the logits can't be divided by is as good as none."""
+    assert choose(LOGITS, Sampling(temperature=temperature, seed=3), [], 0) == 1
+
+
+def test_no_peers_values_leave_the_vocabulary() -> None:
+    """Extreme values that the wire admits, and logits that are no numbers, still give a token that there is."""
+    wild = Sampling(temperature=100.0, top_p=1e-300, repetition_penalty=1e-300, presence_penalty=2.0, min_p=1.0)
+    for logits in (LOGITS, LOGITS * float("inf"), LOGITS * float("nan"), torch.full((5,), float("-inf"))):
+        assert 0 <= choose(logits, wild, [1, 1, 4], 0, prompt=(0, 2)) < 5
+
+
 def test_the_draw_depends_on_seed_and_position_alone() -> None:
     """The same seed and position give the same token; others give others."""
     drawn = [choose(torch.zeros(1000), Sampling(temperature=1.0, seed=5), [], position) for position in range(50)]
