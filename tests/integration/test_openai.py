@@ -1,7 +1,6 @@
 """The HTTP interface as the official client meets it, over two real processes that hold half of a model each."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,8 @@ import torch
 from tokenizers import Tokenizer
 
 from tests import checkpoints
-from tests.swarms import Node, node, swarm
-
-MODEL = "tiny-chat"
-HELLO: Any = [{"role": "user", "content": "Hello, lantern"}]
-EOS = 1
+from tests.integration.api import HELLO, MODEL, client_of
+from tests.swarms import Node
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -46,43 +42,6 @@ TOOLS: Any = [
 ]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoints.save_chat(tmp_path_factory.mktemp("models") / MODEL)
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[list[Node]]:
-    """Head and tail. The tests ask the head unless they say otherwise."""
-    with swarm(tmp_path_factory.mktemp("openai"), checkpoint, ["0:3", "3:6"], "--dtype", "f32") as running:
-        yield running
-
-
-def client_of(node: Node, **changes: Any) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{node.ready['api']}/v1", max_retries=0, **{"api_key": "none", **changes})
-
-
-@pytest.fixture(scope="module")
-def client(nodes: list[Node]) -> Iterator[openai.OpenAI]:
-    with client_of(nodes[0]) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def tokenizer(checkpoint: Path) -> Tokenizer:
-    return Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-
-
-def free(nodes: list[Node]) -> bool:
-    """Ask until no node holds anything; each question is a round trip, so this does not spin. Bounded."""
-
-    def holds_nothing(node: Node) -> bool:
-        status = node.status()
-        return status["sessions"] == status["owned_sessions"] == status["cached_tokens"] == 0
-
-    return all(any(holds_nothing(node) for _ in range(500)) for node in nodes)
-
-
 # what is served
 
 
@@ -96,21 +55,12 @@ def test_every_node_lists_the_models_of_the_swarm(nodes: list[Node]) -> None:
             assert client.models.retrieve(each.status()["model"]).id == MODEL
 
 
-def test_a_model_without_a_whole_route_is_not_listed(tmp_path: Path, checkpoint: Path) -> None:
-    """Half a model can't be written with, so it isn't there, and asking for it is a 404 that says so."""
-    with node(tmp_path / "n", checkpoint, "--layers", "0:3") as half, client_of(half) as client:
-        assert client.models.list().data == []
-        with pytest.raises(openai.NotFoundError) as caught:
-            client.completions.create(model=MODEL, prompt="Hello")
-    assert caught.value.code == "model_not_found"
-
-
 # text
 
 
 @pytest.fixture(scope="module")
-def reference(checkpoint: Path) -> Any:
-    return checkpoints.whole(checkpoint)
+def reference(chat_checkpoint: Path) -> Any:
+    return checkpoints.whole(chat_checkpoint)
 
 
 def greedy(reference: Any, prompt: list[int], count: int) -> tuple[list[int], torch.Tensor]:
