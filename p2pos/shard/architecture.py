@@ -107,6 +107,30 @@ def base_model(model: nn.Module) -> Any:
     return getattr(model, str(model.base_model_prefix))
 
 
+def attention(model: nn.Module) -> str:
+    """The name of the attention function that the model's layers call, as transformers registers it."""
+    return str(model.config.get_text_config(decoder=True)._attn_implementation)  # type: ignore[union-attr, operator]  # transformers ships no types
+
+
+def set_attention(model: nn.Module, name: str) -> None:
+    """Have the model's layers call another registered attention function."""
+    configs = {id(found): found for module in model.modules() if (found := getattr(module, "config", None)) is not None}
+    for config in configs.values():
+        config._attn_implementation = name
+
+
+def depends_on_length(config: Any) -> str:
+    """The kind of rotary positions that change with the length of the text, "" where they don't.
+
+    Such a model's rows can't be computed beside those of longer texts, nor kept when a text grows past a threshold.
+    """
+    text = config.get_text_config(decoder=True)
+    found = getattr(text, "rope_parameters", None) or {}
+    kinds = [found, *(each for each in found.values() if isinstance(each, dict))]
+    names = {str(kind.get("rope_type")) for kind in kinds}
+    return next(iter(names & {"dynamic", "longrope"}), "")
+
+
 def layer_count(config: Any) -> int:
     """Decoder layers of the whole model."""
     return int(config.get_text_config(decoder=True).num_hidden_layers)

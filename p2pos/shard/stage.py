@@ -16,7 +16,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.modeling_utils import LoadStateDictConfig
 
 from p2pos.errors import InternalError, UserError
-from p2pos.shard import architecture
+from p2pos.shard import architecture, paged
 from p2pos.shard.cache import SpanCache
 from p2pos.shard.checkpoint import Checkpoint, TensorInfo
 from p2pos.shard.manifest import Manifest
@@ -62,6 +62,7 @@ class Stage:
         self.device = device
         self.layers = architecture.layer_count(config)
         self.width = architecture.hidden_size(config)
+        self.dtype: torch.dtype = model.dtype  # type: ignore[assignment]  # transformers ships no types
         self.vocabulary = architecture.vocabulary(config)
         self.max_positions = architecture.max_positions(config)
         self.report = report
@@ -158,6 +159,50 @@ class Stage:
             output = self._base(**kwargs).last_hidden_state[0]
         cache.advance(rows)
         return output  # type: ignore[no-any-return]  # transformers ships no types
+
+    def page(self) -> dict[int, tuple[int, int, int]]:
+        """Make the model's attention ready for `run_rows`, and find what each layer of the span keeps of a token.
+
+        Returns:
+            Layer → (heads, key width, value width).
+
+        Raises:
+            InternalError: the architecture isn't for it; and whatever its code raises where it isn't.
+
+        """
+        if found := architecture.depends_on_length(self._config):
+            raise InternalError(f"its {found} positions depend on the length of the text")
+        rows = torch.zeros(1, dtype=torch.long) if self.is_head else torch.zeros(1, self.width, dtype=self.dtype)
+        at = torch.zeros(1, dtype=torch.long, device=self.device) if self.is_tail else None
+        # without `during` the new function does what the old one did, so nothing is lost where it won't do
+        architecture.set_attention(self._model, paged.register(architecture.attention(self._model)))
+        shapes = paged.probe(lambda step: self.run_rows(rows, step.positions, at), self.device)
+        if set(shapes) != set(range(self.span.start, self.span.end)):
+            raise InternalError("not all its layers attend by way of transformers' interface")
+        return shapes
+
+    @torch.inference_mode()
+    def run_rows(
+        self, inputs: torch.Tensor, positions: torch.Tensor, logits_at: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Pass rows of any sessions through the span; attention is answered by `paged.during`.
+
+        Args:
+            inputs: at the head token ids (rows,) int64, elsewhere hidden states (rows, width).
+            positions: (rows,) int64, of each row in its session's text.
+            logits_at: at the tail the rows whose logits are wanted, (n,) int64.
+
+        Returns:
+            Hidden states (rows, width), and logits (n, vocabulary) where they were asked for; then the hidden states
+            are the inputs, because nobody wants them.
+
+        """
+        feed = {"input_ids" if self.is_head else "inputs_embeds": inputs.to(self.device).unsqueeze(0)}
+        cache = paged.Through(self.layers)
+        kwargs = {**feed, "position_ids": positions.unsqueeze(0), "past_key_values": cache, "use_cache": True}
+        if logits_at is None:
+            return self._base(**kwargs).last_hidden_state[0], None
+        return inputs, self._model(**kwargs, logits_to_keep=logits_at).logits[0]
 
 
 def check(directory: Path, span: LayerSpan | None, *, device: str = "cpu") -> tuple[Any, LayerSpan]:

@@ -1,0 +1,173 @@
+"""The blocks of a KV cache: who holds which, which may be shared, and which goes first when room is needed. Pure.
+
+A block holds `BLOCK_TOKENS` positions. A full block is named by a key, the hash of all tokens up to its end, so that
+sessions whose texts begin alike share it without a copy. Nobody writes to a block once it is full, and a session's own
+positions begin at a block's start; so sharing needs no locks.
+
+A session is admitted with the number of blocks that it may come to need. They are only counted then, and taken one by
+one as it grows: free ones first, else the shared ones that nobody holds, the longest unused first. What was admitted
+always finds its room.
+"""
+
+import hashlib
+import struct
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from p2pos.errors import InternalError
+from p2pos.wire.messages import BLOCK_TOKENS, StageRef
+
+KEY_BYTES = 16
+"""Of blake2b. Finding two texts with one key takes 2^64 hashes, and wins a wrong answer to one's own question."""
+
+
+def root(model: str) -> bytes:
+    """The key before the first block of any text."""
+    return hashlib.blake2b(model.encode(), digest_size=KEY_BYTES, person=b"p2pos-prefix").digest()
+
+
+def next_key(key: bytes, tokens: Sequence[int]) -> bytes:
+    """The key of the block with these `BLOCK_TOKENS` tokens that follows the block, or root, named by `key`."""
+    return hashlib.blake2b(struct.pack(f"<{len(tokens)}I", *tokens), digest_size=KEY_BYTES, key=key).digest()
+
+
+def keys(model: str, tokens: Sequence[int]) -> list[bytes]:
+    """The keys of a text's whole blocks."""
+    found, key = [], root(model)
+    for start in range(0, len(tokens) - BLOCK_TOKENS + 1, BLOCK_TOKENS):
+        key = next_key(key, tokens[start : start + BLOCK_TOKENS])
+        found.append(key)
+    return found
+
+
+def scope(upstream: Iterable[StageRef]) -> bytes:
+    """Names those who vouch for a block's content: the stages before this one.
+
+    A stage that doesn't see the tokens takes their keys from its neighbour. Only sessions that trust the same stages
+    anyway, because they pass through them, share what came from there.
+    """
+    digest = hashlib.blake2b(digest_size=KEY_BYTES)
+    for stage in upstream:
+        digest.update(f"{stage.peer} {stage.start}:{stage.end}\n".encode())
+    return digest.digest()
+
+
+def scoped(scope_: bytes, key: bytes) -> bytes:
+    """A key as one stage files it."""
+    return hashlib.blake2b(key, digest_size=KEY_BYTES, key=scope_).digest()
+
+
+@dataclass(slots=True)
+class Lease:
+    """The blocks of one session, in the order of its positions, and how many more it may take."""
+
+    blocks: list[int] = field(default_factory=list)
+    reserved: int = 0
+
+
+class Blocks:
+    """Hands out the blocks 0 … count-1.
+
+    Args:
+        count: how many there are.
+
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._free = list(range(count - 1, -1, -1))  # taken from the end: neighbours go to one session
+        self._holders = [0] * count
+        self._by_key: dict[bytes, int] = {}
+        self._key: dict[int, bytes] = {}
+        self._idle: OrderedDict[int, None] = OrderedDict()  # held by nobody, kept for their keys; longest unused first
+        self._reserved = 0
+
+    @property
+    def available(self) -> int:
+        """Blocks that may still be promised."""
+        return len(self._free) + len(self._idle) - self._reserved
+
+    @property
+    def held(self) -> int:
+        """Blocks that sessions hold."""
+        return self.count - len(self._free) - len(self._idle)
+
+    @property
+    def idle(self) -> int:
+        """Blocks that only wait for someone with the same text."""
+        return len(self._idle)
+
+    def admit(self, tokens: int, prefix: Sequence[bytes] = ()) -> Lease | None:
+        """Promise room for a session, None where there isn't any.
+
+        Args:
+            tokens: positions that it may come to hold.
+            prefix: keys of its prompt's whole blocks, as this stage files them. The lease holds those found here.
+
+        """
+        total = -(-tokens // BLOCK_TOKENS)
+        found: list[int] = []
+        for key in prefix[:total]:
+            block = self._by_key.get(key)
+            if block is None:
+                break
+            found.append(block)
+        unused = sum(1 for block in found if not self._holders[block])
+        if total - len(found) > self.available - unused:
+            return None
+        for block in found:
+            self._hold(block)
+        lease = Lease(found, total - len(found))
+        self._reserved += lease.reserved
+        return lease
+
+    def keep(self, lease: Lease, blocks: int) -> None:
+        """Give back what the lease holds beyond so many blocks; they may be taken again."""
+        for block in reversed(lease.blocks[blocks:]):
+            self._drop(block)
+            lease.reserved += 1
+            self._reserved += 1
+        del lease.blocks[blocks:]
+
+    def grow(self, lease: Lease, tokens: int) -> None:
+        """Take blocks until the lease holds room for so many positions. Raises InternalError beyond its promise."""
+        while len(lease.blocks) * BLOCK_TOKENS < tokens:
+            if not lease.reserved:
+                raise InternalError("a session takes more blocks than it was promised")
+            block = self._free.pop() if self._free else self._evict()
+            self._holders[block] = 1
+            lease.blocks.append(block)
+            lease.reserved -= 1
+            self._reserved -= 1
+
+    def name(self, lease: Lease, index: int, key: bytes) -> None:
+        """File the lease's block `index`, which is full now. Where one with that key is filed already, it stays."""
+        if key not in self._by_key and lease.blocks[index] not in self._key:
+            self._by_key[key] = lease.blocks[index]
+            self._key[lease.blocks[index]] = key
+
+    def release(self, lease: Lease) -> None:
+        """End a lease. Its last blocks will go first: a text's beginning is the likeliest to be wanted again."""
+        for block in reversed(lease.blocks):
+            self._drop(block)
+        self._reserved -= lease.reserved
+        lease.blocks, lease.reserved = [], 0
+
+    def _hold(self, block: int) -> None:
+        self._idle.pop(block, None)
+        self._holders[block] += 1
+
+    def _drop(self, block: int) -> None:
+        self._holders[block] -= 1
+        if self._holders[block]:
+            return
+        if block in self._key:
+            self._idle[block] = None
+        else:
+            self._free.append(block)
+
+    def _evict(self) -> int:
+        block, _ = self._idle.popitem(last=False)
+        del self._by_key[self._key.pop(block)]
+        return block
