@@ -55,6 +55,13 @@ def node() -> None:
     show_default=True,
     help="Tokens that all sessions' caches may hold together.",
 )
+@click.option(
+    "--cache-memory",
+    type=click.IntRange(0),
+    default=0,
+    metavar="MIB",
+    help="MiB that they may take. 0: a quarter of the memory that is free.",
+)
 @click.option("--leash", "leashed", is_flag=True, help="Leave when standard input ends.")
 def run(
     settings: Settings,
@@ -66,6 +73,7 @@ def run(
     device: str,
     threads: int,
     cache_tokens: int,
+    cache_memory: int,
     leashed: bool,
 ) -> None:
     """Serve a span of a model's layers until told to stop.
@@ -88,6 +96,7 @@ def run(
         threads=threads,
         max_tokens=cache_tokens,
         api_token="" if settings.api_token_file is None else read_token(settings.api_token_file),
+        cache_bytes=cache_memory << 20,
         leashed=leashed,
     )
 

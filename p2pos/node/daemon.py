@@ -28,12 +28,13 @@ from p2pos.node.openai.catalogue import Catalogue
 from p2pos.node.openai.service import Api
 from p2pos.node.stage_service import StageService
 from p2pos.node.switchboard import Switchboard
-from p2pos.shard import manifest
+from p2pos.shard import manifest, runners
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.grammar import Grammars
 from p2pos.shard.manifest import Manifest
 from p2pos.shard.quantize import Mode, check_kernels
 from p2pos.shard.routing import uncovered
+from p2pos.shard.runners import Runner
 from p2pos.shard.session import MAX_WAITING
 from p2pos.shard.stage import Stage, check
 from p2pos.types import Cid, LayerSpan, ModelId, PeerId
@@ -71,6 +72,8 @@ class NodeConfig:
     """Positions that all KV caches may hold together."""
     api_token: str
     """What requests to the HTTP interface must bear; "" for none, which only loopback addresses allow."""
+    cache_bytes: int
+    """Bytes that they may take; 0 is a quarter of the memory that is free when the node starts."""
     leashed: bool
     """Leave when standard input ends."""
 
@@ -111,7 +114,8 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
         _, whole = check(config.model, None)
         span = config.layers or _choose(discovery, known, checkpoint, config, layers=whole.end)
         stage = await _load(config, span, known, progress)
-        node = _Node(config, host, discovery, checkpoint, known, stage)
+        runner = runners.choose(stage, max_tokens=config.max_tokens, max_bytes=config.cache_bytes or _quarter(stage))
+        node = _Node(config, host, discovery, checkpoint, known, stage, runner)
         await node.serve(nursery, task_status)
         nursery.cancel_scope.cancel()
 
@@ -180,6 +184,13 @@ async def _load(config: NodeConfig, span: LayerSpan | None, known: Manifest, pro
     return stage
 
 
+def _quarter(stage: Stage) -> int:
+    """Bytes: a quarter of what is free where the stage computes. Weights are loaded by then."""
+    if stage.device.type == "cuda":
+        return int(torch.cuda.mem_get_info(stage.device)[0]) // 4
+    return int(psutil.virtual_memory().available) // 4
+
+
 class _Node:
     """The parts of a running node, once the weights are there."""
 
@@ -191,6 +202,7 @@ class _Node:
         checkpoint: Checkpoint,
         known: Manifest,
         stage: Stage,
+        runner: Runner,
     ) -> None:
         self._config = config
         self._host = host
@@ -209,8 +221,8 @@ class _Node:
             host.peer,
             self._model,
             stage,
+            runner,
             dtype=config.dtype,
-            max_tokens=config.max_tokens,
             outbox=self._switchboard,
             grammars=self._grammars if "tokenizer.json" in checkpoint.side_files() else None,
         )
@@ -274,8 +286,10 @@ class _Node:
             "tokens_per_s": round(engine.tokens_per_s(), 2),
             "sessions": engine.sessions,
             "owned_sessions": self._switchboard.owner.sessions,
+            "waiting": engine.waiting,
             "cached_tokens": engine.cached_tokens,
             "cached_bytes": engine.cached_bytes,
+            "prefix_tokens": engine.prefix_tokens,
             "weight_bytes": report.bytes_read,
             "span_bytes": report.span_bytes,
             "resident_bytes": self._process.memory_info().rss,

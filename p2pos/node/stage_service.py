@@ -9,17 +9,18 @@ from trio_typing import TaskStatus
 from p2pos import log
 from p2pos.errors import InternalError, P2posError, PeerError, UnavailableError
 from p2pos.node.ports import Outbox
-from p2pos.shard.engine import Engine, Failed
+from p2pos.shard.engine import Engine, Outcome
 from p2pos.shard.grammar import Grammars
-from p2pos.shard.session import Computed, Release, Run, Send, StageEffect, StageSession
+from p2pos.shard.runners import Runner
+from p2pos.shard.session import Adopt, Computed, Release, Run, Send, StageEffect, StageSession
 from p2pos.shard.stage import Stage
 from p2pos.types import ModelId, PeerId
 from p2pos.wire import tensors
 from p2pos.wire.framing import Frame
 from p2pos.wire.messages import Fault, FaultCode, Open, StageMessage, Step
 
-SWEEP_S = 5.0
-"""Seconds between two looks for sessions that nobody speaks of any more."""
+SWEEP_S = 1.0
+"""Seconds between two looks for sessions that nobody speaks of any more, or that have waited long enough for room."""
 
 _log = log.get("stage")
 
@@ -31,8 +32,8 @@ class StageService:
         me: this node's peer id.
         model: the model's id.
         stage: the loaded span.
+        runner: holds its caches.
         dtype: of hidden states on the wire.
-        max_tokens: positions that all caches may hold together.
         outbox: takes messages to peers.
         grammars: as the engine has it.
 
@@ -43,9 +44,9 @@ class StageService:
         me: PeerId,
         model: ModelId,
         stage: Stage,
+        runner: Runner,
         *,
         dtype: str,
-        max_tokens: int,
         outbox: Outbox,
         grammars: Callable[[], Grammars] | None = None,
     ) -> None:
@@ -57,7 +58,14 @@ class StageService:
         self._sessions: dict[bytes, StageSession] = {}
         self._draining = False
         self._empty = trio.Event()
-        self.engine = Engine(stage, dtype=dtype, max_tokens=max_tokens, on_done=self._on_done, grammars=grammars)
+        self.engine = Engine(
+            stage,
+            runner,
+            dtype=dtype,
+            on_admitted=self._on_admitted,
+            on_done=self._on_done,
+            grammars=grammars,
+        )
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Compute and sweep until cancelled."""
@@ -115,18 +123,17 @@ class StageService:
     def _open(self, sender: PeerId, order: Open) -> None:
         try:
             self._check(sender, order)
-            session = StageSession(order, me=self._me, sender=sender, now_s=trio.current_time())
+            now_s = trio.current_time()
+            session = StageSession(order, me=self._me, sender=sender, now_s=now_s, chunk=self.engine.chunk)
         except P2posError as exc:
             code: FaultCode = "wrong_model" if order.model != self._model else "bad_request"
             self._refuse(sender, Fault(order.session, code, exc.message))
             return
+        self._sessions[order.session] = session
         refusal = "it is leaving" if self._draining else self.engine.admit(session)
         if refusal:
+            del self._sessions[order.session]
             self._refuse(sender, Fault(order.session, "busy", refusal))
-            return
-        self._sessions[order.session] = session
-        _log.debug("opened", session=session.session.hex(), owner=sender)
-        self._perform(session, session.start())
 
     def _check(self, sender: PeerId, order: Open) -> None:
         if order.session in self._sessions:
@@ -139,7 +146,11 @@ class StageService:
         if order.stages[0].start != 0 or order.stages[-1].end != self._stage.layers:
             raise PeerError(sender, f"asked for a route that is not all {self._stage.layers} layers")
 
-    async def _on_done(self, session: StageSession, result: Computed | Failed) -> None:
+    def _on_admitted(self, session: StageSession, cached: int) -> None:
+        _log.debug("opened", session=session.session.hex(), owner=session.owner, cached=cached)
+        self._perform(session, session.start(cached))
+
+    async def _on_done(self, session: StageSession, result: Outcome) -> None:
         if isinstance(result, Computed):
             self._perform(session, session.on_computed(result, trio.current_time()))
             return
@@ -154,6 +165,8 @@ class StageService:
             match effect:
                 case Send(peer, addresses, message, payload):
                     self._post(session, Send(peer, addresses, message, payload))
+                case Adopt(position):
+                    self.engine.adopt(session, position)
                 case Run():
                     self.engine.schedule(session, effect)
                 case Release():
@@ -182,3 +195,5 @@ class StageService:
         for session in list(self._sessions.values()):
             if session.expired(now_s):
                 self._perform(session, session.fail("deadline", "nobody spoke of this session any more"))
+        for session in self.engine.overdue():
+            self._perform(session, session.fail("busy", "it has had no room for some time"))

@@ -2,6 +2,7 @@
 
 import torch
 
+from p2pos.errors import PeerError
 from p2pos.wire import tensors
 from p2pos.wire.messages import TensorHeader
 
@@ -19,7 +20,12 @@ def to_wire(hidden: torch.Tensor) -> tuple[TensorHeader, memoryview]:
 def from_wire(
     header: TensorHeader, payload: bytes | memoryview, *, width: int, dtype: str, device: torch.device, peer: str
 ) -> torch.Tensor:
-    """Hidden states (rows, width) that a peer sent. Raises PeerError where header and payload disagree with these."""
+    """Hidden states (rows, width) that a peer sent.
+
+    Raises PeerError where header and payload disagree with these, or a number is not finite.
+    """
     tensors.check(header, payload, width=width, dtype=dtype, peer=peer)
     flat = torch.frombuffer(bytearray(payload), dtype=_TORCH[dtype])
+    if not bool(torch.isfinite(flat).all()):
+        raise PeerError(peer, "sent numbers that are not finite")
     return flat.view(header.shape).to(device)

@@ -9,9 +9,21 @@ from enum import Enum
 from typing import TypeAlias
 
 from p2pos.errors import P2posError, PeerError, UnavailableError, UserError
+from p2pos.shard.blocks import keys
 from p2pos.shard.session import Send
 from p2pos.types import PeerId, SessionId
-from p2pos.wire.messages import Ack, Close, Fault, Logprobs, Open, Sampling, StageMessage, StageRef, Tokens
+from p2pos.wire.messages import (
+    BLOCK_TOKENS,
+    Ack,
+    Close,
+    Fault,
+    Logprobs,
+    Open,
+    Sampling,
+    StageMessage,
+    StageRef,
+    Tokens,
+)
 
 OPEN_DEADLINE_S = 15.0
 """For every stage to answer `Open`: a dial (≤ 10 s) and a message."""
@@ -98,8 +110,15 @@ class OwnerSession:
         self._stages = list(stages)
         self._request = request
         self._waiting = {PeerId(stage.peer) for stage in stages}
+        self._prefix = keys(model, request.prompt)
+        self._cached = len(self._prefix) * BLOCK_TOKENS  # positions that every stage that answered holds already
         self._next = len(request.prompt)
         self._deadline_s = now_s + OPEN_DEADLINE_S
+
+    @property
+    def cached(self) -> int:
+        """Positions of the prompt that every stage held already, once all are open."""
+        return self._cached
 
     @property
     def peers(self) -> frozenset[PeerId]:
@@ -144,6 +163,7 @@ class OwnerSession:
                     eos=list(request.eos),
                     sampling=request.sampling,
                     history=history if index == len(self._stages) - 1 else [],
+                    prefix=self._prefix,
                 ),
             )
             for index, stage in enumerate(self._stages)
@@ -155,7 +175,7 @@ class OwnerSession:
             return []
         match message:
             case Ack() if self.phase is Phase.OPENING and sender in self._waiting:
-                return self._on_opened(sender, now_s)
+                return self._on_opened(sender, message, now_s)
             case Tokens() if self.phase is Phase.RUNNING and sender == self._stages[-1].peer:
                 return self._on_tokens(sender, message, now_s)
             case Fault() if sender in self.peers:
@@ -187,13 +207,19 @@ class OwnerSession:
         self.phase = Phase.DONE
         return [*self._close(reason), Finish(reason)]
 
-    def _on_opened(self, sender: PeerId, now_s: float) -> list[OwnerEffect]:
+    def _on_opened(self, sender: PeerId, message: Ack, now_s: float) -> list[OwnerEffect]:
+        if message.position % BLOCK_TOKENS or message.position > len(self._prefix) * BLOCK_TOKENS:
+            return self._fail(PeerError(sender, f"says that it holds {message.position} positions of the prompt"))
+        self._cached = min(self._cached, message.position)
         self._waiting.discard(sender)
         if self._waiting:
             return []
         self.phase = Phase.RUNNING
         self._deadline_s = now_s + FIRST_DEADLINE_S
-        return [self._to(self._stages[0], Tokens(self.session, 0, list(self._request.prompt)))]
+        prompt = self._request.prompt
+        # the last token goes through in any case: what it gives is the text's first token
+        start = min(self._cached, (len(prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS)
+        return [self._to(self._stages[0], Tokens(self.session, start, list(prompt[start:])))]
 
     def _on_tokens(self, sender: PeerId, message: Tokens, now_s: float) -> list[OwnerEffect]:
         if message.position != self._next or len(message.tokens) != 1:

@@ -310,4 +310,3 @@ def _eager(module: nn.Module) -> Callable[..., Any]:
     """The eager attention of a layer's own model, which transformers keeps beside it."""
     function: Callable[..., Any] = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
     return function
-

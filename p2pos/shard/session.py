@@ -1,11 +1,14 @@
 """A session at one stage, which knows its neighbours; `owner` is the other half, who knows all tokens. Pure.
 
 ```
-owner ── Open ──▶ every stage                 each answers Ack(0) or Fault
-owner ── Tokens(0, prompt) ──▶ head ── Step ──▶ … ── Step ──▶ tail
+owner ── Open ──▶ every stage                 each answers Ack(cached) or Fault, once it has room
+owner ── Tokens(start, prompt) ──▶ head ── Step ──▶ … ── Step ──▶ tail
 tail  ── Tokens(position, [token]) ──▶ head and owner, until the tail says why it finished
 owner ── Close ──▶ every stage
 ```
+
+A stage may hold the keys and values of the prompt's beginning already. Its `Ack` says how many positions of them, the
+owner begins where the stage that holds the fewest ends, and the first message that a stage gets says where that is.
 
 A machine takes messages and the time and returns effects; a shell performs them. Every rule about who may say what, and
 when, is here. A peer that breaks one gets a PeerError, which ends its session and no other.
@@ -16,8 +19,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from p2pos.errors import InternalError, PeerError
+from p2pos.shard import blocks
 from p2pos.types import PeerId, SessionId
 from p2pos.wire.messages import (
+    BLOCK_TOKENS,
     Ack,
     Close,
     Fault,
@@ -31,13 +36,13 @@ from p2pos.wire.messages import (
 )
 
 CHUNK = 512
-"""Tokens of a prompt that pass through a stage at once: beyond this a CPU's or GPU's arithmetic is busy anyway."""
+"""The most tokens of a prompt that pass through a stage at once: beyond this even a GPU's arithmetic is busy anyway."""
 WINDOW = 4
 """Chunks that may be with the next stage unacknowledged: enough to keep it busy over a wide-area round trip."""
 MAX_QUEUED = 2 * WINDOW
 """Chunks that may wait here; an upstream neighbour that sends more has broken the window."""
 MAX_SESSIONS = 64
-"""Sessions that one stage holds at a time. Each has at most one run waiting, so this bounds the queue as well."""
+"""Sessions that one stage runs at a time. Each has at most one run waiting, so this bounds the queue as well."""
 MAX_WAITING = MAX_SESSIONS * (WINDOW + 4)
 """Messages that may wait for one peer: each session's chunks in flight, and an ack, a token, a fault and an end."""
 IDLE_S = 330.0
@@ -65,6 +70,15 @@ class Run:
     payload: bytes | memoryview = b""
     sample: bool = False
     """At the tail: choose a token after the last row."""
+    keys: tuple[bytes, ...] = ()
+    """Of the blocks that these rows fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """The session begins at this position: what lies before is cached, and what is cached beyond isn't wanted."""
+
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +86,7 @@ class Release:
     """The session is over here: free its cache."""
 
 
-StageEffect: TypeAlias = Send | Run | Release
+StageEffect: TypeAlias = Send | Run | Adopt | Release
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +109,14 @@ class StageSession:
         me: this stage's peer id.
         sender: who sent the `Open`.
         now_s: the time, in seconds of any steady clock.
+        chunk: at the head, tokens of a prompt that go through at once; at most `CHUNK`.
 
     Raises:
         PeerError: the order contradicts itself, or isn't for this peer or from its owner.
 
     """
 
-    def __init__(self, order: Open, *, me: PeerId, sender: PeerId, now_s: float) -> None:
+    def __init__(self, order: Open, *, me: PeerId, sender: PeerId, now_s: float, chunk: int = CHUNK) -> None:
         if order.owner != sender:
             raise PeerError(sender, f"opened a session for {order.owner}")
         if order.index >= len(order.stages) or order.stages[order.index].peer != me:
@@ -112,6 +127,8 @@ class StageSession:
             raise PeerError(sender, "opened a session with a stage that has no layers")
         if len(order.history) > order.prompt_length:
             raise PeerError(sender, f"sent a history of {len(order.history)} tokens")
+        if len(order.prefix) > order.prompt_length // BLOCK_TOKENS:
+            raise PeerError(sender, f"sent {len(order.prefix)} keys for a prompt of {order.prompt_length} tokens")
         self.order = order
         self.session = SessionId(order.session)
         self.owner = PeerId(order.owner)
@@ -126,9 +143,14 @@ class StageSession:
         self._acked = 0  # positions that the next stage has in its cache
         self._in_flight: deque[int] = deque()  # ends of chunks sent on and not acknowledged
         self._queue: deque[Run] = deque()
-        self._running = False
+        self._running: Run | None = None
+        self._chunk = chunk
+        self._cached: int | None = None  # positions that were here when it was let in
+        self._begun = False
+        self._key: bytes | None = None  # at the head: of the last whole block, where this session's blocks have keys
+        self._partial: list[int] = []  # and the tokens after it
         self.generated: list[int] = []
-        """The tokens sampled here."""
+        """At the tail: the tokens that were sampled."""
         self._spoken_s = now_s
         self.over = False
 
@@ -144,9 +166,15 @@ class StageSession:
         """Whether nobody has spoken of it for `IDLE_S`."""
         return now_s - self._spoken_s >= IDLE_S
 
-    def start(self) -> list[StageEffect]:
-        """The answer to the owner's `Open`."""
-        return [Send(self.owner, (), Ack(self.session, 0))]
+    def start(self, cached: int = 0) -> list[StageEffect]:
+        """The answer to the owner's `Open`, once there is room.
+
+        Args:
+            cached: positions of the prompt's beginning that this stage holds already, a whole number of blocks.
+
+        """
+        self._cached = cached
+        return [Send(self.owner, (), Ack(self.session, cached))]
 
     def on_message(
         self, sender: PeerId, message: StageMessage, payload: bytes | memoryview, now_s: float
@@ -172,10 +200,10 @@ class StageSession:
     def on_computed(self, result: Computed, now_s: float) -> list[StageEffect]:
         """Take what came of the last `Run`. Raises InternalError where it isn't the one that was asked for."""
         self._spoken_s = now_s
-        self._running = False
+        run, self._running = self._running, None
         if self.over:
             return []
-        if result.position != self._computed:
+        if run is None or result.position != self._computed:
             raise InternalError(f"computed position {result.position} where {self._computed} was next")
         self._computed += result.rows
         effects: list[StageEffect] = []
@@ -184,7 +212,7 @@ class StageSession:
         if self._downstream is not None:
             if result.header is None:
                 raise InternalError("a stage that is not the tail must pass hidden states on")
-            step = Step(self.session, result.position, result.header)
+            step = Step(self.session, result.position, result.header, list(run.keys))
             self._in_flight.append(self._computed)
             effects.append(Send(PeerId(self._downstream.peer), tuple(self._downstream.addresses), step, result.payload))
         elif result.token is not None:
@@ -205,29 +233,59 @@ class StageSession:
     def _on_tokens(self, sender: PeerId, message: Tokens) -> list[StageEffect]:
         if not self.is_head:
             raise PeerError(sender, "sent tokens to a stage that is not the head")
-        if message.position == 0:
-            if sender != self.owner or self._received:
-                raise PeerError(sender, "sent a prompt that was not due")
-            if len(message.tokens) != self.order.prompt_length:
-                raise PeerError(sender, f"sent {len(message.tokens)} tokens of a prompt of {self.order.prompt_length}")
-        elif sender != self._tail.peer or len(message.tokens) != 1:
-            raise PeerError(sender, "sent a token that is not its to send")
-        return self._accept_tokens(sender, message)
+        if self._begun:
+            if sender != self._tail.peer or len(message.tokens) != 1:
+                raise PeerError(sender, "sent a token that is not its to send")
+            return self._accept_tokens(sender, message)
+        if sender != self.owner:
+            raise PeerError(sender, "sent a token before there was a prompt")
+        if message.position + len(message.tokens) != self.order.prompt_length:
+            rest = self.order.prompt_length - message.position
+            raise PeerError(sender, f"sent {len(message.tokens)} tokens where {rest} are left of the prompt")
+        effects = self._begin(sender, message.position)
+        if self.order.prefix or self.order.prompt_length < BLOCK_TOKENS:  # else its owner wants nothing shared
+            whole = message.position // BLOCK_TOKENS
+            self._key = self.order.prefix[whole - 1] if whole else blocks.root(self.order.model)
+        return effects + self._accept_tokens(sender, message)
+
+    def _begin(self, sender: PeerId, position: int) -> list[StageEffect]:
+        """The first rows come, and with them where the session begins."""
+        if self._cached is None:
+            raise PeerError(sender, "sent rows to a session that has no room yet")
+        if position % BLOCK_TOKENS or position > self._cached or position >= self.order.prompt_length:
+            raise PeerError(sender, f"began at position {position} where {self._cached} are cached")
+        self._begun = True
+        self._received = self._computed = self._acked = position
+        return [Adopt(position)]
 
     def _accept_tokens(self, sender: PeerId, message: Tokens) -> list[StageEffect]:
         if message.position != self._received:
             raise PeerError(sender, f"sent tokens for position {message.position} where {self._received} is next")
         tokens = tuple(message.tokens)
         self._reserve(sender, len(tokens))
-        for start in range(0, len(tokens), CHUNK):
-            piece = tokens[start : start + CHUNK]
-            self._queue.append(self._run(message.position + start, len(piece), tokens=piece))
+        for start in range(0, len(tokens), self._chunk):
+            piece = tokens[start : start + self._chunk]
+            keys = self._file(piece)
+            self._queue.append(self._run(message.position + start, len(piece), tokens=piece, keys=keys))
         self._received += len(tokens)
         return self._next()
+
+    def _file(self, tokens: tuple[int, ...]) -> tuple[bytes, ...]:
+        """The keys of the blocks that these next tokens fill."""
+        if self._key is None:
+            return ()
+        self._partial += tokens
+        keys = []
+        while len(self._partial) >= BLOCK_TOKENS:
+            self._key = blocks.next_key(self._key, self._partial[:BLOCK_TOKENS])
+            del self._partial[:BLOCK_TOKENS]
+            keys.append(self._key)
+        return tuple(keys)
 
     def _on_step(self, sender: PeerId, message: Step, payload: bytes | memoryview) -> list[StageEffect]:
         if sender != self._upstream:
             raise PeerError(sender, "sent hidden states and is not the stage before this one")
+        effects = [] if self._begun else self._begin(sender, message.position)
         if message.position != self._received:
             raise PeerError(sender, f"sent position {message.position} where {self._received} is next")
         if len(self._queue) >= MAX_QUEUED:
@@ -235,10 +293,14 @@ class StageSession:
         rows = message.tensor.shape[0]
         if rows > CHUNK:
             raise PeerError(sender, f"sent {rows} positions at once where {CHUNK} are allowed")
+        filled = (message.position + rows) // BLOCK_TOKENS - message.position // BLOCK_TOKENS
+        if message.keys and len(message.keys) != filled:
+            raise PeerError(sender, f"sent {len(message.keys)} keys for {filled} blocks")
         self._reserve(sender, rows)
         self._received += rows
-        self._queue.append(self._run(message.position, rows, header=message.tensor, payload=payload))
-        return self._next()
+        keys = tuple(message.keys)
+        self._queue.append(self._run(message.position, rows, header=message.tensor, payload=payload, keys=keys))
+        return effects + self._next()
 
     def _reserve(self, sender: PeerId, rows: int) -> None:
         """Raise PeerError where so many more positions are over what the session asked room for."""
@@ -264,16 +326,17 @@ class StageSession:
         tokens: tuple[int, ...] = (),
         header: TensorHeader | None = None,
         payload: bytes | memoryview = b"",
+        keys: tuple[bytes, ...] = (),
     ) -> Run:
         sample = self.is_tail and position + rows >= self.order.prompt_length
-        return Run(position, rows, tokens, header, payload, sample)
+        return Run(position, rows, tokens, header, payload, sample, keys)
 
     def _next(self) -> list[StageEffect]:
         """Run the next chunk, unless one runs already or the next stage has enough to do."""
         if self._running or not self._queue or len(self._in_flight) >= WINDOW:
             return []
-        self._running = True
-        return [self._queue.popleft()]
+        self._running = self._queue.popleft()
+        return [self._running]
 
     def _sampled(self, token: int, logprobs: Logprobs | None) -> list[StageEffect]:
         self.generated.append(token)

@@ -8,7 +8,7 @@ import trio.testing
 
 from p2pos.errors import UnavailableError
 from p2pos.node.stage_service import SWEEP_S, StageService
-from p2pos.shard import activations
+from p2pos.shard import activations, runners
 from p2pos.shard.session import IDLE_S
 from p2pos.shard.stage import Stage
 from p2pos.types import LayerSpan, ModelId, PeerId
@@ -59,7 +59,14 @@ def serving(
 
     async def main() -> Outbox:
         outbox = Outbox()
-        service = StageService(ME, ModelId("the-model"), head, dtype="f32", max_tokens=max_tokens, outbox=outbox)
+        service = StageService(
+            ME,
+            ModelId("the-model"),
+            head,
+            runners.choose(head, max_tokens=max_tokens, max_bytes=1 << 30),
+            dtype="f32",
+            outbox=outbox,
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(service.run)
             result = act(service, outbox)
@@ -134,7 +141,14 @@ def test_a_peer_that_reads_nothing_ends_the_session(head: Stage) -> None:
 
     async def main() -> tuple[Outbox, int]:
         outbox = Full()
-        service = StageService(ME, ModelId("the-model"), head, dtype="f32", max_tokens=100, outbox=outbox)
+        service = StageService(
+            ME,
+            ModelId("the-model"),
+            head,
+            runners.choose(head, max_tokens=100, max_bytes=1 << 30),
+            dtype="f32",
+            outbox=outbox,
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(service.run)
             service.on_frame(OWNER, Frame(order()))

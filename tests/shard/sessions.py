@@ -3,7 +3,7 @@
 from typing import Any
 
 from p2pos.shard.owner import OwnerSession, Request
-from p2pos.shard.session import StageSession
+from p2pos.shard.session import CHUNK, StageSession
 from p2pos.types import PeerId, SessionId
 from p2pos.wire.messages import Open, Sampling, StageRef, TensorHeader
 
@@ -32,9 +32,12 @@ def order(index: int, count: int = 3, **changes: Any) -> Open:
     return Open(**{**values, **changes})
 
 
-def stage(index: int, count: int = 3, **changes: Any) -> StageSession:
-    sender = PeerId(changes.get("owner", OWNER))
-    return StageSession(order(index, count, **changes), me=PeerId(f"stage-{index}"), sender=sender, now_s=0.0)
+def stage(index: int, count: int = 3, *, cached: int = 0, chunk: int = CHUNK, **changes: Any) -> StageSession:
+    """A session that has been let in, with so many positions of its prefix."""
+    me, sender = PeerId(f"stage-{index}"), PeerId(changes.get("owner", OWNER))
+    session = StageSession(order(index, count, **changes), me=me, sender=sender, now_s=0.0, chunk=chunk)
+    session.start(cached)
+    return session
 
 
 def owner(count: int = 3, **changes: Any) -> OwnerSession:

@@ -1,3 +1,5 @@
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -5,12 +7,14 @@ import torch
 import trio
 
 from p2pos.errors import PeerError
-from p2pos.shard import activations
-from p2pos.shard.engine import Engine, Failed
+from p2pos.shard import activations, runners
+from p2pos.shard.admission import MAX_WAITING_PER_OWNER
+from p2pos.shard.blocks import keys
+from p2pos.shard.engine import Engine, Failed, Outcome
 from p2pos.shard.session import MAX_SESSIONS, Computed, Run, StageSession
 from p2pos.shard.stage import Stage
 from p2pos.types import LayerSpan, PeerId
-from p2pos.wire.messages import Open, Sampling, StageRef, TensorHeader
+from p2pos.wire.messages import BLOCK_TOKENS, Open, Sampling, StageRef, TensorHeader
 
 ME = PeerId("this-stage")
 
@@ -25,20 +29,48 @@ def tail(checkpoint_of) -> Stage:
     return Stage.load(checkpoint_of("llama"), LayerSpan(4, 6), dtype="f32")
 
 
-def session(number: int = 0, *, last: bool = False, prompt_length: int = 4, max_tokens: int = 4) -> StageSession:
-    stages = [StageRef("other-stage", [], 0, 2), StageRef(ME, [], 2, 4)]
+def session(
+    number: int = 0,
+    *,
+    last: bool = False,
+    prompt_length: int = 4,
+    max_tokens: int = 4,
+    prefix: Sequence[bytes] = (),
+    upstream: str = "other-stage",
+) -> StageSession:
+    stages = [StageRef(upstream, [], 0, 2), StageRef(ME, [], 2, 4)]
     stages += [] if last else [StageRef("third-stage", [], 4, 6)]
     order = Open(
-        number.to_bytes(16, "big"), "m", "owner-peer", stages, 1, prompt_length, max_tokens, [], Sampling(), []
+        number.to_bytes(16, "big"),
+        "m",
+        "owner-peer",
+        stages,
+        1,
+        prompt_length,
+        max_tokens,
+        [],
+        Sampling(),
+        [],
+        list(prefix),
     )
     return StageSession(order, me=ME, sender=PeerId("owner-peer"), now_s=0.0)
 
 
 def step(rows: int, position: int = 0, **changes: Any) -> Run:
-    header, payload = activations.to_wire(torch.ones(rows, 64))
+    header, payload = activations.to_wire(torch.full((rows, 64), float(changes.get("fill", 1))))
     return Run(
         position, rows, header=changes.get("header", header), payload=payload, sample=changes.get("sample", False)
     )
+
+
+def make(stage: Stage, on_done: Any, *, max_tokens: int = 1024, admitted: list[Any] | None = None) -> Engine:
+    runner = runners.choose(stage, max_tokens=max_tokens, max_bytes=1 << 30)
+
+    def on_admitted(session: StageSession, cached: int) -> None:
+        if admitted is not None:
+            admitted.append((session.session, cached))
+
+    return Engine(stage, runner, dtype="f32", on_admitted=on_admitted, on_done=on_done)
 
 
 def outcomes(stage: Stage, work: list[tuple[StageSession, Run]], **changes: Any) -> tuple[list[Any], Engine]:
@@ -46,18 +78,21 @@ def outcomes(stage: Stage, work: list[tuple[StageSession, Run]], **changes: Any)
     told: list[Any] = []
 
     async def main() -> Engine:
-        async def on_done(_session: StageSession, result: Computed | Failed) -> None:
+        waiting = {each.session: [run for other, run in work if other is each] for each, _ in work}
+
+        async def on_done(session: StageSession, result: Outcome) -> None:
             told.append(result)
             if len(told) == len(work):
                 nursery.cancel_scope.cancel()
+            if waiting[session.session]:
+                engine.schedule(session, waiting[session.session].pop(0))
 
-        engine = Engine(stage, dtype="f32", max_tokens=changes.get("max_tokens", 1000), on_done=on_done)
+        engine = make(stage, on_done, **changes)
         async with trio.open_nursery() as nursery:
+            for each in {id(each): each for each, _ in work}.values():
+                assert engine.admit(each) == ""
+                engine.schedule(each, waiting[each.session].pop(0))
             await nursery.start(engine.run)
-            for each, run in work:
-                if each.session not in engine._caches:
-                    assert engine.admit(each) == ""
-                engine.schedule(each, run)
         return engine
 
     return told, trio.run(main)
@@ -69,7 +104,7 @@ def test_hidden_states_pass_through(middle: Stage) -> None:
     assert (result.position, result.rows, result.header) == (0, 4, TensorHeader("f32", [4, 64]))
     assert len(result.payload) == 4 * 64 * 4
     assert engine.cached_tokens == 4
-    assert engine.cached_bytes == 2 * 2 * (2 * 4 * 16) * 4  # layers × (k, v) × (heads × rows × width) × fp32
+    assert engine.cached_bytes == 2 * 2 * (2 * BLOCK_TOKENS * 16) * 4  # layers × (k, v) × (heads × rows × width) × fp32
 
 
 def test_sessions_do_not_see_one_another(middle: Stage) -> None:
@@ -106,18 +141,26 @@ def test_a_tensor_that_lies_is_the_senders_fault(middle: Stage, header: TensorHe
 
 
 def test_what_the_models_code_raises_ends_its_session_alone(middle: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever an architecture's forward raises fails that run, and the engine goes on."""
-    real, calls = middle.run, []
+    """Where a step fails, each of its runs is tried alone, and only the one that fails again ends."""
+    real = middle.run_rows
 
-    def failing(*args: Any, **kwargs: Any) -> torch.Tensor:
-        calls.append(args)
-        if len(calls) == 1:
+    def failing(inputs: torch.Tensor, *args: Any) -> Any:
+        if bool((inputs == 7).any()):
             raise KeyError("full_attention")
-        return real(*args, **kwargs)
+        return real(inputs, *args)
 
-    monkeypatch.setattr(middle, "run", failing)
-    told, _ = outcomes(middle, [(session(1), step(4)), (session(2), step(4))])
-    assert isinstance(told[0], Failed)
+    monkeypatch.setattr(middle, "run_rows", failing)
+    told, _ = outcomes(middle, [(session(1), step(4, fill=7)), (session(2), step(4))])
+    assert isinstance(told[0].error, KeyError)
+    assert isinstance(told[1], Computed)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_the_senders_fault(middle: Stage, value: float) -> None:
+    """NaN and infinity from a peer fail its run with its name, and another session in the same step goes on."""
+    told, _ = outcomes(middle, [(session(1), step(4, fill=value)), (session(2), step(4))])
+    assert isinstance(told[0].error, PeerError)
+    assert told[0].error.peer == "other-stage"
     assert isinstance(told[1], Computed)
 
 
@@ -134,11 +177,11 @@ def test_runs_of_released_sessions_take_no_place(middle: Stage) -> None:
     told: list[PeerId] = []
 
     async def main() -> None:
-        async def on_done(done: StageSession, _result: Computed | Failed) -> None:
+        async def on_done(done: StageSession, _result: Outcome) -> None:
             told.append(PeerId(done.session.hex()))
             nursery.cancel_scope.cancel()
 
-        engine = Engine(middle, dtype="f32", max_tokens=1000, on_done=on_done)
+        engine = make(middle, on_done)
         for number in range(2 * MAX_SESSIONS):
             passing = session(number)
             assert engine.admit(passing) == ""
@@ -163,47 +206,103 @@ def test_a_token_outside_the_vocabulary_is_the_senders_fault(checkpoint_of) -> N
     assert result.error.peer == "owner-peer"
 
 
-def admitting(stage: Stage, sessions: list[StageSession], max_tokens: int) -> list[str]:
-    async def main() -> list[str]:
-        async def on_done(_session: StageSession, _result: Computed | Failed) -> None: ...
-
-        engine = Engine(stage, dtype="f32", max_tokens=max_tokens, on_done=on_done)
-        return [engine.admit(each) for each in sessions]
-
-    return trio.run(main)
+async def nothing(_session: StageSession, _result: Outcome) -> None: ...
 
 
-def test_a_session_beyond_the_cache_is_not_admitted(middle: Stage) -> None:
-    """Prompt and text of all sessions together never pass the budget."""
-    refusals = admitting(middle, [session(1), session(2), session(3)], 20)
-    assert refusals == ["", "", "its cache has no room for 8 tokens"]
+def in_trio(act: Callable[[], None]) -> None:
+    async def main() -> None:
+        act()
+
+    trio.run(main)
+
+
+def test_a_session_for_which_there_is_no_room_waits(middle: Stage) -> None:
+    """Prompt and text of all sessions together never pass the budget; who is over it enters when another leaves."""
+
+    def act() -> None:
+        entered: list[Any] = []
+        engine = make(middle, nothing, max_tokens=2 * BLOCK_TOKENS, admitted=entered)
+        first, second, third = session(1), session(2), session(3)
+        for each in (first, second, third):
+            assert engine.admit(each) == ""
+        assert [name for name, _ in entered] == [first.session, second.session]
+        assert (engine.sessions, engine.waiting) == (2, 1)
+        engine.release(first)
+        assert [name for name, _ in entered] == [first.session, second.session, third.session]
+        assert (engine.sessions, engine.waiting) == (2, 0)
+
+    in_trio(act)
+
+
+def test_a_session_beyond_the_whole_cache_is_refused(middle: Stage) -> None:
+    """What no leaving session could make room for isn't left to wait."""
+
+    def act() -> None:
+        engine = make(middle, nothing, max_tokens=2 * BLOCK_TOKENS)
+        assert engine.admit(session(prompt_length=32, max_tokens=1)) == "its cache has no room for 33 tokens"
+
+    in_trio(act)
 
 
 def test_a_session_beyond_the_context_is_not_admitted(middle: Stage) -> None:
     """A text longer than the model's context is refused by its length."""
-    (refusal,) = admitting(middle, [session(prompt_length=500, max_tokens=13)], 10_000)
-    assert refusal == "513 tokens are more than the model's context of 512"
+
+    def act() -> None:
+        refusal = make(middle, nothing).admit(session(prompt_length=500, max_tokens=13))
+        assert refusal == "513 tokens are more than the model's context of 512"
+
+    in_trio(act)
 
 
-def test_a_stage_holds_so_many_sessions(middle: Stage) -> None:
-    """The one after the last place is refused."""
-    refusals = admitting(middle, [session(number) for number in range(MAX_SESSIONS + 1)], 10_000)
-    assert refusals[:-1] == [""] * MAX_SESSIONS
-    assert refusals[-1] == f"it holds {MAX_SESSIONS} sessions already"
+def test_a_stage_runs_so_many_sessions(middle: Stage) -> None:
+    """The one after the last place waits, and when too many wait the next is refused."""
+
+    def act() -> None:
+        engine = make(middle, nothing, max_tokens=100_000)
+        for number in range(MAX_SESSIONS + MAX_WAITING_PER_OWNER):
+            assert engine.admit(session(number)) == ""
+        assert (engine.sessions, engine.waiting) == (MAX_SESSIONS, MAX_WAITING_PER_OWNER)
+        assert engine.admit(session(999)) == f"{MAX_WAITING_PER_OWNER} sessions wait for room already"
+
+    in_trio(act)
 
 
-def test_a_released_session_frees_its_place(middle: Stage) -> None:
-    """What a session held can be had by the next."""
+def test_steps_of_many_sessions_are_one_forward(middle: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits together is passed through the span together."""
+    real, calls = middle.run_rows, []
+
+    def counting(inputs: torch.Tensor, *args: Any) -> Any:
+        calls.append(inputs.shape[0])
+        return real(inputs, *args)
+
+    monkeypatch.setattr(middle, "run_rows", counting)
+    told, _ = outcomes(middle, [(session(number), step(3)) for number in range(5)])
+    assert all(isinstance(each, Computed) for each in told)
+    assert calls[1:] == [15]  # after the one that looks what a token takes
+
+
+def test_a_released_text_is_there_for_the_next(middle: Stage) -> None:
+    """A session whose blocks are named leaves them; one with the same keys begins after them, another doesn't."""
+    entered: list[Any] = []
 
     async def main() -> None:
-        async def on_done(_session: StageSession, _result: Computed | Failed) -> None: ...
+        names = keys("m", range(40))
 
-        engine = Engine(middle, dtype="f32", max_tokens=8, on_done=on_done)
-        first, second = session(1), session(2)
+        async def on_done(done: StageSession, result: Outcome) -> None:
+            assert isinstance(result, Computed)
+            engine.release(done)
+            nursery.cancel_scope.cancel()
+
+        engine = make(middle, on_done, admitted=entered)
+        first = session(1, prompt_length=40, prefix=names)
         assert engine.admit(first) == ""
-        assert engine.admit(second) != ""
-        engine.release(first)
-        assert engine.admit(second) == ""
-        assert engine.sessions == 1
+        engine.schedule(first, replace(step(40), keys=tuple(names)))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+        assert engine.cached_tokens == 0
+        engine.admit(session(2, prompt_length=41, prefix=names))
+        engine.admit(session(3, prompt_length=41, prefix=keys("m", range(1, 41))))
+        engine.admit(session(4, prompt_length=41, prefix=names, upstream="mallory-x"))
 
     trio.run(main)
+    assert [cached for _, cached in entered] == [0, 32, 0, 0]

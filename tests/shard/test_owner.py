@@ -9,14 +9,25 @@ from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.shard.owner import Emit, Fail, Finish, OwnerSession, Request
 from p2pos.shard.session import CHUNK, Computed, Release, Run, Send, StageSession
 from p2pos.types import PeerId
-from p2pos.wire.messages import Ack, Close, Fault, Logprobs, Open, Sampling, Tokens
+from p2pos.wire.messages import BLOCK_TOKENS, Ack, Close, Fault, Logprobs, Open, Sampling, Tokens
 from tests.shard.sessions import OWNER, SESSION, header, owner, stages
 
 
 class Network:
     """All machines of one session, and between each two of them a queue that keeps its order."""
 
-    def __init__(self, count: int, prompt: int, max_tokens: int, eos_after: int | None) -> None:
+    def __init__(
+        self,
+        count: int,
+        prompt: int,
+        max_tokens: int,
+        eos_after: int | None,
+        caches: dict[str, int] | None = None,
+        chunk: int = CHUNK,
+    ) -> None:
+        self.caches = caches or {}
+        self.chunk = chunk
+        self.computed = 0
         self.eos_after = eos_after
         self.prompt = prompt
         self.owner = OwnerSession(
@@ -66,14 +77,15 @@ class Network:
         if receiver == OWNER:
             self.perform(OWNER, self.owner.on_message(PeerId(sender), message, 0.0))
         elif isinstance(message, Open):
-            made = StageSession(message, me=PeerId(receiver), sender=PeerId(sender), now_s=0.0)
+            made = StageSession(message, me=PeerId(receiver), sender=PeerId(sender), now_s=0.0, chunk=self.chunk)
             self.stages[receiver] = made
-            self.perform(receiver, made.start())
+            self.perform(receiver, made.start(self.caches.get(receiver, 0)))
         else:
             effects = self.stages[receiver].on_message(PeerId(sender), message, payload, 0.0)
             self.perform(receiver, effects)
 
     def compute(self, who: str, run: Run) -> Computed:
+        self.computed += run.rows
         if not run.sample:
             return Computed(run.position, run.rows, header(run.rows), b"\0" * 16 * run.rows)
         end = run.position + run.rows
@@ -106,6 +118,35 @@ def test_any_order_of_arrival_gives_the_same_text(
     assert network.tokens == ([*text[:-1], 2] if stopped else text)
     assert network.finish == ("stop" if stopped else "length")
     assert sorted(network.released) == sorted(each.peer for each in stages(count))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    prompt=st.integers(1, 200),
+    held=st.lists(st.integers(0, 12), min_size=1, max_size=4),
+    chunk=st.integers(1, 64),
+    data=st.data(),
+)
+def test_only_what_some_stage_lacks_is_computed(prompt: int, held: list[int], chunk: int, data: st.DataObject) -> None:
+    """The prompt begins where the stage that holds the least of it ends, and the text is the same."""
+    whole = prompt // BLOCK_TOKENS
+    caches = {f"stage-{index}": min(blocks, whole) * BLOCK_TOKENS for index, blocks in enumerate(held)}
+    network = Network(len(held), prompt, 3, None, caches, chunk)
+    while choices := network.choices():
+        network.step(data.draw(st.sampled_from(choices)))
+    assert network.tokens == [1000 + prompt + index for index in range(3)]
+    start = min(*caches.values(), (prompt - 1) // BLOCK_TOKENS * BLOCK_TOKENS)
+    assert network.computed == len(held) * (prompt - start + 2)
+
+
+@pytest.mark.parametrize("position", [8, 48])
+def test_a_stage_that_holds_what_nobody_asked_for_is_not_believed(position: int) -> None:
+    """More positions than the prompt's whole blocks, or half a block, are a lie."""
+    mine = owner(prompt=tuple(range(40)))
+    mine.start()
+    *_, failed = mine.on_message(PeerId("stage-0"), Ack(SESSION, position), 1.0)
+    assert isinstance(failed, Fail)
+    assert isinstance(failed.error, PeerError)
 
 
 def test_the_prompt_leaves_when_all_stages_are_open() -> None:

@@ -4,15 +4,16 @@ import pytest
 
 from p2pos.errors import InternalError, PeerError
 from p2pos.shard import session as machine
-from p2pos.shard.session import CHUNK, WINDOW, Computed, Release, Run, Send, StageSession
+from p2pos.shard.blocks import keys
+from p2pos.shard.session import CHUNK, WINDOW, Adopt, Computed, Release, Run, Send, StageSession
 from p2pos.types import PeerId
 from p2pos.wire.messages import Ack, Close, Fault, Logprobs, StageRef, Step, Tokens
 from tests.shard.sessions import HIDDEN, OWNER, SESSION, header, order, stage
 
 
 def test_a_stage_answers_its_owner() -> None:
-    """An opened session is acknowledged at position 0."""
-    assert stage(1).start() == [Send(OWNER, (), Ack(SESSION, 0))]
+    """An opened session is acknowledged at the position to which its prefix is cached."""
+    assert stage(1).start(16) == [Send(OWNER, (), Ack(SESSION, 16))]
 
 
 def test_only_the_owner_opens() -> None:
@@ -55,7 +56,7 @@ def test_a_stranger_may_say_nothing(index: int, message: Any) -> None:
 
 def test_the_head_wants_the_whole_prompt() -> None:
     """A prompt of another length than announced is refused."""
-    with pytest.raises(PeerError, match="3 tokens of a prompt of 4"):
+    with pytest.raises(PeerError, match="sent 3 tokens where 4 are left"):
         stage(0).on_message(OWNER, Tokens(SESSION, 0, [1, 2, 3]), b"", 0.0)
 
 
@@ -63,14 +64,16 @@ def test_a_second_prompt_is_refused() -> None:
     """The prompt comes once."""
     head = stage(0)
     head.on_message(OWNER, Tokens(SESSION, 0, [1, 2, 3, 4]), b"", 0.0)
-    with pytest.raises(PeerError, match="not due"):
+    with pytest.raises(PeerError, match="not its to send"):
         head.on_message(OWNER, Tokens(SESSION, 0, [1, 2, 3, 4]), b"", 0.0)
 
 
 def test_positions_come_in_order() -> None:
     """Hidden states for another position than the next are refused."""
-    with pytest.raises(PeerError, match="sent position 3 where 0 is next"):
-        stage(1).on_message(PeerId("stage-0"), Step(SESSION, 3, HIDDEN), b"", 0.0)
+    middle = stage(1)
+    middle.on_message(PeerId("stage-0"), Step(SESSION, 0, HIDDEN), b"", 0.0)
+    with pytest.raises(PeerError, match="sent position 3 where 1 is next"):
+        middle.on_message(PeerId("stage-0"), Step(SESSION, 3, HIDDEN), b"", 0.0)
 
 
 def test_a_long_prompt_passes_in_chunks_within_the_window() -> None:
@@ -201,3 +204,72 @@ def test_an_owner_that_is_the_head_is_told_once() -> None:
     assert [effect for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Tokens)] == [
         Send(PeerId("stage-0"), (), Tokens(SESSION, 4, [1004]))
     ]
+
+
+PROMPT = tuple(range(100, 140))
+PREFIX = keys("model", PROMPT)
+
+
+def long(index: int, cached: int, **changes: Any) -> StageSession:
+    return stage(index, cached=cached, prompt_length=40, prefix=PREFIX, **changes)
+
+
+def test_a_prompt_may_begin_where_the_cache_ends() -> None:
+    """The head takes the prompt from a position that it holds, and says at which its cache is wanted."""
+    adopt, run = long(0, 32).on_message(OWNER, Tokens(SESSION, 16, list(PROMPT[16:])), b"", 0.0)
+    assert adopt == Adopt(16)
+    assert isinstance(run, Run)
+    assert (run.position, run.rows) == (16, 24)
+
+
+@pytest.mark.parametrize(("position", "cached"), [(32, 16), (8, 16), (16, 0)])
+def test_a_prompt_beyond_the_cache_is_refused(position: int, cached: int) -> None:
+    """A session can't begin where nothing is cached, nor in the middle of a block."""
+    with pytest.raises(PeerError, match=f"began at position {position} where {cached} are cached"):
+        long(0, cached).on_message(OWNER, Tokens(SESSION, position, list(PROMPT[position:])), b"", 0.0)
+    with pytest.raises(PeerError, match="began at position"):
+        long(1, cached).on_message(PeerId("stage-0"), Step(SESSION, position, HIDDEN), b"", 0.0)
+
+
+def test_the_head_names_the_blocks_that_it_fills() -> None:
+    """Keys follow from the tokens that the head sees: those of the prompt, and those that the tail sends."""
+    head, tail = long(0, 0, chunk=24, max_tokens=30), PeerId("stage-2")
+    *_, first = head.on_message(OWNER, Tokens(SESSION, 0, list(PROMPT)), b"", 0.0)
+    assert first.keys == (PREFIX[0],)
+    sent, second = head.on_computed(Computed(0, 24, header(24)), 0.0)
+    assert sent.message == Step(SESSION, 0, header(24), [PREFIX[0]])
+    assert second.keys == (PREFIX[1],)
+    head.on_computed(Computed(24, 16, header(16)), 0.0)
+    for position in range(40, 47):
+        (run,) = head.on_message(tail, Tokens(SESSION, position, [7]), b"", 0.0)
+        assert run.keys == ()
+        head.on_computed(Computed(position, 1, header(1)), 0.0)
+        head.on_message(PeerId("stage-1"), Ack(SESSION, position + 1), b"", 0.0)
+    (run,) = head.on_message(tail, Tokens(SESSION, 47, [7]), b"", 0.0)
+    assert run.keys == (keys("model", (*PROMPT, *[7] * 8))[2],)
+
+
+def test_an_owner_that_sends_no_keys_shares_nothing() -> None:
+    """Without a prefix in its order, a session's blocks get no keys."""
+    head = stage(0, prompt_length=40)
+    *_, run = head.on_message(OWNER, Tokens(SESSION, 0, list(PROMPT)), b"", 0.0)
+    assert run.keys == ()
+
+
+def test_keys_for_other_blocks_than_the_rows_fill_are_refused() -> None:
+    """A neighbour names exactly the blocks that end in what it sends, or none."""
+    with pytest.raises(PeerError, match="sent 2 keys for 1 blocks"):
+        long(1, 0).on_message(PeerId("stage-0"), Step(SESSION, 0, header(20), PREFIX[:2]), b"", 0.0)
+
+
+def test_more_keys_than_blocks_are_refused() -> None:
+    """An order names no more blocks than its prompt has."""
+    with pytest.raises(PeerError, match="3 keys for a prompt of 40 tokens"):
+        stage(0, prompt_length=40, prefix=[*PREFIX, PREFIX[0]])
+
+
+def test_nothing_is_taken_before_there_is_room() -> None:
+    """Rows for a session that waits for its place are refused."""
+    waiting = StageSession(order(1), me=PeerId("stage-1"), sender=OWNER, now_s=0.0)
+    with pytest.raises(PeerError, match="no room yet"):
+        waiting.on_message(PeerId("stage-0"), Step(SESSION, 0, HIDDEN), b"", 0.0)
