@@ -20,6 +20,7 @@ from typing import Literal, TypeAlias
 
 from p2pos.errors import InternalError, PeerError
 from p2pos.shard import blocks
+from p2pos.shard.scheduler import LIGHT_ROWS
 from p2pos.types import PeerId, SessionId
 from p2pos.wire.messages import (
     BLOCK_TOKENS,
@@ -38,7 +39,11 @@ from p2pos.wire.messages import (
 CHUNK = 512
 """The most tokens of a prompt that pass through a stage at once: beyond this even a GPU's arithmetic is busy anyway."""
 WINDOW = 4
-"""Chunks that may be with the next stage unacknowledged: enough to keep it busy over a wide-area round trip."""
+"""Chunks that may be with the next stage unacknowledged: enough to keep it busy over a wide-area round trip.
+
+Decode steps and other runs of few rows don't count and aren't acknowledged: the token that comes round the ring says
+that they were computed.
+"""
 MAX_QUEUED = 2 * WINDOW
 """Chunks that may wait here; an upstream neighbour that sends more has broken the window."""
 MAX_SESSIONS = 64
@@ -206,17 +211,19 @@ class StageSession:
         if run is None or result.position != self._computed:
             raise InternalError(f"computed position {result.position} where {self._computed} was next")
         self._computed += result.rows
+        counts = run.rows > LIGHT_ROWS
         effects: list[StageEffect] = []
-        if self._upstream is not None:
-            effects.append(Send(self._upstream, (), Ack(self.session, self._computed)))
         if self._downstream is not None:
             if result.header is None:
                 raise InternalError("a stage that is not the tail must pass hidden states on")
             step = Step(self.session, result.position, result.header, list(run.keys))
-            self._in_flight.append(self._computed)
+            if counts:
+                self._in_flight.append(self._computed)
             effects.append(Send(PeerId(self._downstream.peer), tuple(self._downstream.addresses), step, result.payload))
         elif result.token is not None:
             effects += self._sampled(result.token, result.logprobs)
+        if counts and self._upstream is not None:  # last: the next stage waits for the rows, nobody yet for this
+            effects.append(Send(self._upstream, (), Ack(self.session, self._computed)))
         return effects if self.over else effects + self._next()
 
     def fail(self, code: FaultCode, text: str) -> list[StageEffect]:

@@ -86,7 +86,7 @@ class Sampling(Struct, frozen=True, array_like=True):
 
 
 class Open(Message, frozen=True):
-    """Owner → every stage: hold a place for this session. Answered by `Ack` at position 0 or `Fault`."""
+    """Owner → every stage: hold a place for this session. Answered by `Ack` once there is room, or `Fault`."""
 
     session: Session
     model: CidText

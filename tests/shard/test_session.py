@@ -92,6 +92,19 @@ def test_a_long_prompt_passes_in_chunks_within_the_window() -> None:
     assert resumed.position == WINDOW * CHUNK
 
 
+def test_a_decode_step_is_not_acknowledged() -> None:
+    """A chunk is acknowledged after it was sent on; a step of one token isn't, and nobody waits for it."""
+    middle, upstream, downstream = stage(1, prompt_length=40), PeerId("stage-0"), PeerId("stage-2")
+    middle.on_message(upstream, Step(SESSION, 0, header(40)), b"", 0.0)
+    effects = middle.on_computed(Computed(0, 40, header(40)), 0.0)
+    assert [effect.peer for effect in effects if isinstance(effect, Send)] == [downstream, upstream]
+    for position in range(40, 40 + WINDOW + 2):
+        (run,) = middle.on_message(upstream, Step(SESSION, position, HIDDEN), b"", 0.0)
+        assert isinstance(run, Run)
+        effects = middle.on_computed(Computed(position, 1, HIDDEN), 0.0)
+        assert [effect.peer for effect in effects if isinstance(effect, Send)] == [downstream]
+
+
 def test_an_ack_of_what_was_not_sent_is_refused() -> None:
     """The next stage can't acknowledge ahead."""
     with pytest.raises(PeerError, match="acknowledged position 9"):
@@ -244,7 +257,6 @@ def test_the_head_names_the_blocks_that_it_fills() -> None:
         (run,) = head.on_message(tail, Tokens(SESSION, position, [7]), b"", 0.0)
         assert run.keys == ()
         head.on_computed(Computed(position, 1, header(1)), 0.0)
-        head.on_message(PeerId("stage-1"), Ack(SESSION, position + 1), b"", 0.0)
     (run,) = head.on_message(tail, Tokens(SESSION, 47, [7]), b"", 0.0)
     assert run.keys == (keys("model", (*PROMPT, *[7] * 8))[2],)
 
