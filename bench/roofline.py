@@ -1,8 +1,8 @@
 """`python -m bench roofline`: how near a decode step comes to reading its weights as fast as memory gives them.
 
 A step of one session multiplies each weight once, so it can be no faster than its weights are read. The model has
-the layers of a 1B Llama (hidden 2048, MLP 8192, heads 32/8) with random weights, fewer of them: 0.6 GB in bf16, twenty
-times any cache. One thread. Each repeat reads memory and takes steps in bf16, int8 and int4, one right after the
+the layers of a 1B Llama (`checkpoints.A`) with random weights, half as many of them: 1.1 GB in bf16, thirty times the
+caches. One thread. Each repeat reads memory and takes steps in bf16, int8 and int4, one right after the
 other; ratios are of that repeat's numbers.
 """
 
@@ -11,22 +11,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from transformers import AutoModelForCausalLM, LlamaConfig
 
+from bench import checkpoints
 from bench.harness import Figures
-from p2pos.shard.quantize import Mode
 from p2pos.shard.stage import Stage
+from p2pos.wire.messages import Quantization
 
 READ_BYTES = 256 << 20
 """Of memory read to find out how fast that goes: eight times the caches of the machine this was written on."""
 PROMPT_TOKENS = 16
 """Short, so that a step is its weights and next to no attention."""
-MODES: tuple[Mode, ...] = ("none", "int8", "int4")
+MODES: tuple[Quantization, ...] = ("none", "int8", "int4")
 
 
 def run(figures: Figures, *, quick: bool, device: str) -> int:
@@ -39,7 +39,7 @@ def run(figures: Figures, *, quick: bool, device: str) -> int:
         reads = _readers(device)
         rates: list[float] = []
         shares: list[float] = []
-        speedups: dict[Mode, list[float]] = {"int8": [], "int4": []}
+        speedups: dict[Quantization, list[float]] = {"int8": [], "int4": []}
         for number in range(repeats + 1):
             rate = max(READ_BYTES / _seconds(read, device, times=2) / 1e9 for read in reads)
             step_s = {mode: _seconds(_step(stages[mode]), device, times=steps) for mode in MODES}
@@ -66,23 +66,11 @@ def run(figures: Figures, *, quick: bool, device: str) -> int:
     return repeats
 
 
-def _stages(layers: int, device: str) -> dict[Mode, Stage]:
+def _stages(layers: int, device: str) -> dict[Quantization, Stage]:
     """The same random checkpoint, held in each way."""
-    config = LlamaConfig(
-        hidden_size=2048,
-        num_hidden_layers=layers,
-        intermediate_size=8192,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        vocab_size=32_000,
-        tie_word_embeddings=True,
-        max_position_embeddings=4096,
-    )
-    transformers.logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as directory:
-        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(directory)
-        print("made a checkpoint", file=sys.stderr)
-        return {mode: Stage.load(Path(directory), device=device, quantize=mode) for mode in MODES}
+    with tempfile.TemporaryDirectory() as parent:
+        model = checkpoints.write(Path(parent) / "model", replace(checkpoints.A, layers=layers), cache=Path(parent))
+        return {mode: Stage.load(model, device=device, quantize=mode) for mode in MODES}
 
 
 def _readers(device: str) -> list[Callable[[], Any]]:

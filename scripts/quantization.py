@@ -20,12 +20,12 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen3Config
 
 from p2pos.models import DEFAULT
-from p2pos.shard.quantize import Mode
 from p2pos.shard.stage import Stage
+from p2pos.wire.messages import Quantization
 from scripts.train.corpus import held_out_set, training_set
 from scripts.train.training import Plan
 
-WAYS: tuple[tuple[str, Mode], ...] = (
+WAYS: tuple[tuple[str, Quantization], ...] = (
     ("f32", "int8"),
     ("f32", "int4"),
     ("bf16", "none"),

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import click
 import trio
@@ -25,6 +25,7 @@ from p2pos.devnet.status import Devnet
 from p2pos.devnet.supervisor import Supervisor
 from p2pos.errors import P2posError, UnavailableError, UserError
 from p2pos.models import DEFAULT
+from p2pos.wire.messages import Quantization
 
 ERRORS = {kind.exit_code: kind for kind in (UserError, UnavailableError)}
 
@@ -37,6 +38,13 @@ ERRORS = {kind.exit_code: kind for kind in (UserError, UnavailableError)}
     type=click.Path(path_type=Path, file_okay=False),
     help="A model directory. Default: the one that ships with p2pos.",
 )
+@click.option(
+    "--quantize",
+    type=click.Choice(get_args(Quantization)),
+    default="none",
+    show_default=True,
+    help="Nodes hold linear layers in fewer bits.",
+)
 @click.option("--rpc-url", default="", help="Use the chain at this JSON-RPC end point. Default: start one.")
 @click.option("--detach", is_flag=True, help="Return when all is ready, and leave it running.")
 @click.option("--as-child", is_flag=True, hidden=True)
@@ -45,6 +53,7 @@ def up(
     home: Home,
     nodes: int,
     model: Path | None,
+    quantize: Quantization,
     rpc_url: str,
     detach: bool,
     as_child: bool,
@@ -54,7 +63,7 @@ def up(
     All state lives in the home; `up` again resumes the same chain, wallets and peer ids. With --rpc-url the chain is
     one that is already there, and the wallet `operator` pays for gas on it.
     """
-    request = Request(home, settings.cache, nodes, (model or DEFAULT).absolute(), rpc_url)
+    request = Request(home, settings.cache, nodes, (model or DEFAULT).absolute(), rpc_url, quantize)
     if detach:
         _detach(request)
         return 0
@@ -133,7 +142,8 @@ def _detach(request: Request) -> None:
     """
     home = request.home
     command = [sys.executable, "-m", "p2pos", "devnet", "up", "--home", str(home.path), "--nodes", str(request.nodes)]
-    command += ["--model", str(request.model), "--rpc-url", request.rpc_url, "--as-child"]
+    command += ["--model", str(request.model), "--rpc-url", request.rpc_url, "--quantize", request.quantize]
+    command += ["--as-child"]
     log_file = home.log_file("supervisor")
     try:
         log_file.parent.mkdir(parents=True, exist_ok=True)

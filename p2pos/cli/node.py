@@ -16,8 +16,8 @@ from p2pos.models import DEFAULT
 from p2pos.node import daemon
 from p2pos.node.guard import read_token
 from p2pos.shard.checkpoint import Checkpoint
-from p2pos.shard.quantize import Mode
 from p2pos.types import LayerSpan
+from p2pos.wire.messages import Quantization
 
 
 @click.group()
@@ -41,7 +41,7 @@ def node() -> None:
 )
 @click.option(
     "--quantize",
-    type=click.Choice(get_args(Mode)),
+    type=click.Choice(get_args(Quantization)),
     default="none",
     show_default=True,
     help="Hold linear layers in fewer bits. All stages of a route have the same.",
@@ -69,7 +69,7 @@ def run(
     listen: tuple[str, ...],
     api: str,
     dtype: str,
-    quantize: Mode,
+    quantize: Quantization,
     device: str,
     threads: int,
     cache_tokens: int,

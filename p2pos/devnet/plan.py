@@ -12,6 +12,7 @@ from p2pos.devnet.processes import Command, python, tied
 from p2pos.errors import UserError
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.types import LayerSpan
+from p2pos.wire.messages import Quantization
 
 MAX_NODES = 32
 """Processes with torch take 0.3 GB each; more than this is a mistake on one machine."""
@@ -42,6 +43,8 @@ class Request:
     model: Path
     rpc_url: str
     """A chain that is already there, or "" for the embedded one."""
+    quantize: Quantization = "none"
+    """How the nodes hold their weights."""
 
     @property
     def embedded(self) -> bool:
@@ -107,7 +110,17 @@ def node_command(
     argv += ("--model", str(request.model), "--layers", str(layers), "--listen", f"/ip4/127.0.0.1/tcp/{port}")
     for address in bootstrap[:MAX_BOOTSTRAP]:
         argv += ("--bootstrap", address)
-    argv += ("--api", f"127.0.0.1:{api_port}", "--dtype", DTYPE, "--threads", "1", "--leash")
+    argv += (
+        "--api",
+        f"127.0.0.1:{api_port}",
+        "--dtype",
+        DTYPE,
+        "--quantize",
+        request.quantize,
+        "--threads",
+        "1",
+        "--leash",
+    )
     return Command(argv, NODE_READY_S, NODE_STOP_S, environment(P2POS_CACHE=str(request.cache)))
 
 

@@ -32,14 +32,14 @@ from p2pos.shard import manifest, runners
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.grammar import Grammars
 from p2pos.shard.manifest import Manifest
-from p2pos.shard.quantize import Mode, check_kernels
+from p2pos.shard.quantize import check_kernels
 from p2pos.shard.routing import uncovered
 from p2pos.shard.runners import Runner
 from p2pos.shard.session import MAX_WAITING
 from p2pos.shard.stage import Stage, check
 from p2pos.types import Cid, LayerSpan, ModelId, PeerId
 from p2pos.wire.framing import Frame
-from p2pos.wire.messages import CONTENT_PROTOCOL, STAGE_PROTOCOL, Announcement, StageRef
+from p2pos.wire.messages import CONTENT_PROTOCOL, STAGE_PROTOCOL, Announcement, Quantization, StageRef
 
 DRAIN_S = 10.0
 """Seconds that SIGTERM gives the sessions to finish."""
@@ -63,7 +63,7 @@ class NodeConfig:
     bootstrap: tuple[str, ...]
     api: tuple[str, int]
     dtype: str
-    quantize: Mode
+    quantize: Quantization
     """How to hold the weights of linear layers."""
     device: str
     threads: int

@@ -14,7 +14,7 @@ What is packed, and what is left alone (`LoadQuantizer.left` says so layer by la
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -25,9 +25,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from p2pos.errors import InternalError, UserError
 from p2pos.shard import packing
-
-Mode: TypeAlias = Literal["none", "int8", "int4"]
-"""How a stage holds its weights; the name that announcements use."""
+from p2pos.wire.messages import Quantization
 
 MIN_OUTPUTS = 64
 """Linear layers with fewer are left alone."""
@@ -106,7 +104,7 @@ class PackedEmbedding(nn.Module):
 class Summary:
     """What quantization made of a span."""
 
-    mode: Mode = "none"
+    mode: Quantization = "none"
     saved_bytes: int = 0
     """Less than the span takes in its compute dtype."""
     layers: dict[str, int] = field(default_factory=dict)
@@ -257,7 +255,7 @@ def choose(name: str, linear: nn.Linear, mode: str, dtype: torch.dtype, *, is_he
     return f"no kernel takes its shape {outputs} × {inputs}"
 
 
-def check_kernels(mode: Mode, device: str) -> None:
+def check_kernels(mode: Quantization, device: str) -> None:
     """Try the kernels of a mode on a device. Raises UserError where torch has none for it."""
     if mode == "none":
         return

@@ -20,8 +20,9 @@ from p2pos.shard import architecture, paged
 from p2pos.shard.cache import SpanCache
 from p2pos.shard.checkpoint import Checkpoint, TensorInfo
 from p2pos.shard.manifest import Manifest
-from p2pos.shard.quantize import LoadQuantizer, Mode, Summary, check_kernels, packed_tensors
+from p2pos.shard.quantize import LoadQuantizer, Summary, check_kernels, packed_tensors
 from p2pos.types import LayerSpan
+from p2pos.wire.messages import Quantization
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Stage:
         *,
         dtype: str = "bf16",
         device: str = "cpu",
-        quantize: Mode = "none",
+        quantize: Quantization = "none",
         manifest: Manifest | None = None,
         on_bytes: Callable[[int], None] = lambda _: None,
     ) -> Self:

@@ -177,6 +177,10 @@ class Fault(Message, frozen=True):
 StageMessage: TypeAlias = Open | Tokens | Step | Ack | Close | Fault
 
 
+Quantization: TypeAlias = Literal["none", "int8", "int4"]
+"""How a stage holds the weights of its linear layers: as it computes, or in fewer bits."""
+
+
 class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What a node says of itself. Signed as encoded; `sequence` grows, so that an old one is never believed again."""
 
@@ -204,7 +208,7 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     """Bytes of weights that the process read from disk."""
     goodbye: bool = False
     """The last one of a node that leaves."""
-    quantize: Literal["none", "int8", "int4"] = "none"
+    quantize: Quantization = "none"
     """How its weights are held. It decides which numbers come out, so all stages of a route have the same."""
 
 

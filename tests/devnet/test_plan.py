@@ -67,12 +67,13 @@ def test_a_missing_model_is_the_users_mistake(tmp_path: Path) -> None:
 
 
 def test_children_do_not_inherit_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A person's P2POS_* variables are for their own commands; a node gets its own home and at most 3 addresses."""
+    """A person's P2POS_* variables are for their own commands; a node gets its home, bits and 3 addresses at most."""
     monkeypatch.setenv("P2POS_RPC_URL", "http://elsewhere")
-    request = plan.Request(Home(tmp_path), tmp_path / "cache", 3, Path("/model"), "")
+    request = plan.Request(Home(tmp_path), tmp_path / "cache", 3, Path("/model"), "", "int8")
     command = plan.node_command(
         request, "node-2", LayerSpan(2, 4), port=1, api_port=2, bootstrap=["/a", "/b", "/c", "/d"]
     )
     assert "P2POS_RPC_URL" not in command.environment
     assert command.argv.count("--bootstrap") == 3
+    assert command.argv[command.argv.index("--quantize") + 1] == "int8"
     assert str(tmp_path / "nodes" / "node-2") in command.argv

@@ -11,6 +11,7 @@ from p2pos.models import DEFAULT
 from p2pos.shard import quantize
 from p2pos.shard.stage import Stage
 from p2pos.types import LayerSpan
+from p2pos.wire.messages import Quantization
 from tests import checkpoints
 
 IDS = torch.randint(3, 250, (40,), generator=torch.Generator().manual_seed(1))
@@ -40,7 +41,7 @@ def held(stage: Stage) -> int:
 
 
 @pytest.mark.parametrize(("mode", "bound"), [("int8", 0.02), ("int4", 0.12)])
-def test_the_default_models_logits_are_near(mode: quantize.Mode, bound: float) -> None:
+def test_the_default_models_logits_are_near(mode: Quantization, bound: float) -> None:
     """The root mean square error of the shipped model's logits is a small part of their standard deviation."""
     plain = logits(Stage.load(DEFAULT, dtype="f32"))
     off = (logits(Stage.load(DEFAULT, dtype="f32", quantize=mode)) - plain).pow(2).mean().sqrt() / plain.std()
@@ -62,7 +63,7 @@ def test_packed_layers_compute_what_they_stand_for(wide, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("mode", "share"), [("int8", 0.52), ("int4", 0.36)])
-def test_memory_is_saved(wide, mode: quantize.Mode, share: float) -> None:
+def test_memory_is_saved(wide, mode: Quantization, share: float) -> None:
     """The tensors in memory are as many bytes fewer as the report says, embedding and head counted once."""
     directory = wide("llama")
     plain, packed = Stage.load(directory), Stage.load(directory, quantize=mode)
@@ -180,7 +181,7 @@ def test_a_torch_without_the_kernel_is_refused(checkpoint_of, monkeypatch: pytes
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("mode", ["int8", "int4"])
-def test_a_quantized_stage_on_cuda_equals_the_cpu(wide, mode: quantize.Mode) -> None:
+def test_a_quantized_stage_on_cuda_equals_the_cpu(wide, mode: Quantization) -> None:
     """The same span, quantized on a GPU, gives the CPU's logits to bf16's rounding."""
     directory = wide("qwen3")
     cpu, cuda = (logits(Stage.load(directory, quantize=mode, device=device)).cpu() for device in ("cpu", "cuda"))
