@@ -10,6 +10,7 @@ by `int8_fits` and `int4_group` before a weight gets here.
 """
 
 import functools
+from collections.abc import Iterator
 
 import torch
 from torch.nn import functional
@@ -27,8 +28,8 @@ INT4_KERNEL_ROWS = 48
 int8 3.4 ms against 4.5 at 8 rows, and 63 against 24 at 128; int4 12.6 against 19 at 32, and 58 against 37 at 128)."""
 PIECE_BYTES = 1 << 20
 """Of bf16 weights that are dequantized at a time: they and what they came from fit the 2 MiB of a core's L2 cache."""
-PACK_ROWS = 1024
-"""Outputs quantized at a time, so that the fp32 copies on the way take megabytes; a multiple of `INT4_BLOCK`."""
+PACK_BYTES = 4 << 20
+"""Of fp32 copies of the weights that are quantized at a time: the few that are needed on the way stay in the caches."""
 
 
 def int8_fits(outputs: int, inputs: int) -> bool:
@@ -43,13 +44,23 @@ def int4_group(outputs: int, inputs: int) -> int:
     return next((group for group in INT4_GROUPS if inputs % group == 0 and inputs > 0), 0)
 
 
+def _row_slices(weight: torch.Tensor) -> Iterator[slice]:
+    """Consecutive outputs of about `PACK_BYTES` in fp32, in whole blocks of `INT4_BLOCK`."""
+    size = INT4_BLOCK * max(1, PACK_BYTES // (4 * INT4_BLOCK * weight.shape[1]))
+    return (slice(start, start + size) for start in range(0, len(weight), size))
+
+
 # ---- int8: w ≈ q · s, q in -127 … 127, one bf16 scale per output
 
 
 def int8_pack(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantize (outputs, inputs) of any float dtype. Returns int8 of the same shape and bf16 scales (outputs,)."""
-    packed, scales = zip(*(_int8_rows(rows) for rows in torch.split(weight, PACK_ROWS)), strict=True)
-    return torch.cat(packed), torch.cat(scales)
+    # made first and filled in place: memory that lives long and memory that doesn't do not mix in the allocator
+    packed = torch.empty_like(weight, dtype=torch.int8)
+    scales = torch.empty(len(weight), dtype=torch.bfloat16, device=weight.device)
+    for rows in _row_slices(weight):
+        packed[rows], scales[rows] = _int8_rows(weight[rows])
+    return packed, scales
 
 
 def _int8_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,14 +94,18 @@ def int4_pack(weight: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Ten
     Returns what the kernel of the weight's device takes: the nibbles in its own order, and scales and zeros
     (inputs / group, outputs, 2) bf16.
     """
-    nibbles, scales = zip(*(_int4_rows(rows, group) for rows in torch.split(weight, PACK_ROWS)), strict=True)
-    if weight.device.type == "cpu":
-        packed = torch.cat([torch._convert_weight_to_int4pack_for_cpu(rows.int(), 1) for rows in nibbles])
-    else:
-        whole = torch.cat(nibbles)
-        tiles = next(tiles for tiles in (8, 4, 2) if weight.shape[1] % (16 * tiles) == 0)
-        packed = torch._convert_weight_to_int4pack((whole[:, ::2] << 4 | whole[:, 1::2]).contiguous(), tiles)
-    return packed, torch.cat(scales, 1)
+    outputs, inputs = weight.shape
+    packed = torch.empty(outputs, inputs // 2, dtype=torch.uint8, device=weight.device)
+    scales = torch.empty(inputs // group, outputs, 2, dtype=torch.bfloat16, device=weight.device)
+    for rows in _row_slices(weight):
+        nibbles, scales[:, rows] = _int4_rows(weight[rows], group)
+        if weight.device.type == "cpu":
+            packed[rows] = torch._convert_weight_to_int4pack_for_cpu(nibbles.int(), 1)
+        else:
+            packed[rows] = nibbles[:, ::2] << 4 | nibbles[:, 1::2]
+    if weight.device.type != "cpu":
+        packed = torch._convert_weight_to_int4pack(packed, next(t for t in (8, 4, 2) if inputs % (16 * t) == 0))
+    return packed, scales
 
 
 def _int4_rows(rows: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor]:

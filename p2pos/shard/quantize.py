@@ -12,6 +12,7 @@ What is packed, and what is left alone (`LoadQuantizer.left` says so layer by la
   embeddings, norms, convolutions, experts fused into one three-dimensional parameter.
 """
 
+import ctypes
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -29,6 +30,8 @@ from p2pos.wire.messages import Quantization
 
 MIN_OUTPUTS = 64
 """Linear layers with fewer are left alone."""
+TRIM_BYTES = 1 << 20
+"""Of a full weight after whose packing freed memory is given back; below, the call would cost more than it frees."""
 ROUTERS = frozenset({"gate", "router", "wg", "router_gate", "classifier"})
 """Last names of the linear layers that choose experts, in transformers 5.23. (`gate_proj` is an MLP's half.)"""
 
@@ -206,6 +209,7 @@ class LoadQuantizer(HfQuantizer):  # type: ignore[misc]  # transformers ships no
                 model.set_output_embeddings(packed)
                 if shared:
                     model.set_input_embeddings(PackedEmbedding(packed) if looks_up else nn.Identity())
+                _trim()
             else:
                 self.summary.left["lm_head.weight"] = kind
         for name in self._kinds:  # a loader that merges or splits tensors asks about the first of several alone
@@ -227,12 +231,16 @@ class _Pack(ConversionOps):  # type: ignore[misc]  # transformers ships no types
         self, input_dict: dict[str, Any], *, model: Any, missing_keys: set[str], **_kwargs: Any
     ) -> dict[str, Any]:
         kept = {}
-        for name, value in input_dict.items():
+        for name, value in list(input_dict.items()):
             if not self._quantizer.param_needs_quantization(model, name):
                 kept[name] = value  # another weight that came of the same tensors
                 continue
             missing_keys.discard(name)  # it is there, even where it can't be packed
-            self._quantizer.pack(model, name, value[0] if isinstance(value, list) else value)
+            weight = value[0] if isinstance(value, list) else value
+            self._quantizer.pack(model, name, weight)
+            if weight.is_cpu and _nbytes(weight) > TRIM_BYTES:
+                del value, weight, input_dict[name]
+                _trim()
         return kept
 
 
@@ -281,6 +289,13 @@ def packed_tensors(model: nn.Module) -> list[torch.Tensor]:
         if isinstance(module, PackedLinear | PackedEmbedding)
         for tensor in (module.packed, module.scales)
     ]
+
+
+def _trim() -> None:
+    """Give freed memory back to the system. glibc keeps it, between what stays: hundreds of MB by the end of a load."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # no other C library has it, nor needs it as much
+    if trim is not None:
+        trim(0)
 
 
 def _nbytes(tensor: torch.Tensor) -> int:
