@@ -31,7 +31,7 @@ MODES: tuple[Quantization, ...] = ("none", "int8", "int4")
 
 def run(figures: Figures, *, quick: bool, device: str) -> int:
     """Set `read_gb_s`, `decode_share_bf16`, `int8_speedup`, `int4_speedup`; return how often each was measured."""
-    layers, repeats, steps = (4, 7, 3) if quick else (8, 15, 5)
+    layers, repeats, steps = (4, 5, 3) if quick else (8, 15, 5)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,6 +1,6 @@
 """Weights as few bits, and products with them: int8 per output channel, int4 per group, by torch's own kernels.
 
-A weight is (outputs, inputs). The kernels take bf16 activations alone (the int8 one takes fp32 too, thirty times
+A weight is (outputs, inputs). The kernels take bf16 activations alone (the int8 one takes fp32 too, twenty times
 slower), so activations are bf16 here whatever a stage computes in. They are made for few rows: each passes over the
 packed weights row by row. From some number of rows on it is faster to dequantize a piece of the weights that fits a
 core's L2 cache, multiply by torch's bf16 `linear`, and go on with the next piece; no bf16 copy of the whole stays.
@@ -23,9 +23,8 @@ INT4_GROUPS = (128, 64, 32)
 """Inputs that share a scale and a zero, the best first: 4.25, 4.5 and 5 bits a weight. The kernels know these."""
 
 INT8_KERNEL_ROWS = 8
-INT4_KERNEL_ROWS = 48
-"""Rows up to which the packed kernel is faster than dequantizing (one core of an AMD EPYC with AVX-512, 8192 × 2048:
-int8 3.4 ms against 4.5 at 8 rows, and 63 against 24 at 128; int4 12.6 against 19 at 32, and 58 against 37 at 128)."""
+INT4_KERNEL_ROWS = 64
+"""Rows up to which the packed kernel is faster than dequantizing; docs/quantization.md has the times."""
 PIECE_BYTES = 1 << 20
 """Of bf16 weights that are dequantized at a time: they and what they came from fit the 2 MiB of a core's L2 cache."""
 PACK_BYTES = 4 << 20

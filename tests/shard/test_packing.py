@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from p2pos.shard import packing
 
-ROWS = (1, 8, 9, 48, 49, 130)
+ROWS = (1, 8, 9, 64, 65, 130)
 """On both sides of each bound from which weights are dequantized."""
 SHAPES = [(64, 32), (192, 576), (128, 320), (2112, 512)]
 """Groups of 32, 64, 64 and 128 inputs; the last is quantized in two parts and dequantized in three."""
