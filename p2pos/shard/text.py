@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
+
+MAX_UNFINISHED = 16
+"""Tokens that may be held back for a character to be whole. Four bytes make one; some decoders give up a whole run of
+bytes for one that is wrong, and runs in real text are two or three characters."""
+
+_UNFINISHED = "\ufffd"
+"""What decoders write for bytes that are no character, or not yet."""
 
 
 class TextStream:
@@ -15,7 +21,10 @@ class TextStream:
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
-        self._decoder = DecodeStream(skip_special_tokens=True)
+        self._tokens: list[int] = []
+        """Those whose text is not out, after those just before them, which have a say in how a token is written."""
+        self._known = 0
+        """How many of `_tokens` are the ones before."""
         self._stops = [stop for stop in stops if stop]
         self._held = ""
         self.stopped = False
@@ -30,7 +39,7 @@ class TextStream:
         """Take a token; give the text that can now be shown, or ""."""
         if self.stopped:
             return ""
-        self._held += self._decoder.step(self._tokenizer, token) or ""
+        self._held += self._decoded(token)
         found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
@@ -40,7 +49,32 @@ class TextStream:
 
     def end(self) -> str:
         """No more tokens will come: give what was held back."""
-        return "" if self.stopped else self._take(len(self._held))
+        if self.stopped:
+            return ""
+        self._held += self._fresh()
+        self._tokens, self._known = [], 0
+        return self._take(len(self._held))
+
+    def _decoded(self, token: int) -> str:
+        """The text that a token adds, or "" as long as it ends within a character."""
+        self._tokens.append(token)
+        fresh = self._fresh()
+        waiting = len(self._tokens) - self._known
+        if not fresh or (fresh.endswith(_UNFINISHED) and waiting <= MAX_UNFINISHED):
+            if waiting > MAX_UNFINISHED:  # special tokens, which have no text
+                del self._tokens[self._known :]
+            return ""
+        del self._tokens[: self._known]
+        self._known = len(self._tokens)
+        return fresh
+
+    def _fresh(self) -> str:
+        """The text of the tokens after the known ones."""
+        before = self._decode(self._tokens[: self._known])
+        return self._decode(self._tokens)[len(before) :]
+
+    def _decode(self, tokens: list[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)) if tokens else ""
 
     def _take(self, count: int) -> str:
         shown, self._held = self._held[:count], "" if self.stopped else self._held[count:]

@@ -87,6 +87,14 @@ def test_a_schema_whose_fault_lies_deep_is_told(client: openai.OpenAI) -> None:
     assert "look-around" in error["message"]
 
 
+def test_a_schema_that_the_tail_gives_up_on_is_told(client: openai.OpenAI) -> None:
+    """Too many ways to go on at one step shows only where tokens are chosen; it's the request's fault all the same."""
+    schema = {"type": "object", "properties": {f"key {index}": {"type": "null"} for index in range(1200)}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    error = refused(client, openai.BadRequestError, response_format=wanted)
+    assert (error["code"], error["param"]) == ("invalid_schema", "response_format")
+
+
 def test_a_text_over_the_context_is_refused(client: openai.OpenAI) -> None:
     """A prompt that fills the context, and one that leaves less room than was asked for."""
     long: Any = [{"role": "user", "content": "lantern " * 2000}]

@@ -33,6 +33,36 @@ def test_a_character_that_spans_tokens_is_held_until_whole() -> None:
     assert pieces("灯")[0] == ["", "", "灯", ""]
 
 
+_PIECES = models.BPE({"▁lamp": 0, "<0xE7>": 1, "<0x81>": 2, "<0xAF>": 3, "x": 4, "▁": 5}, [], byte_fallback=True)
+SENTENCEPIECE = Tokenizer(_PIECES)
+SENTENCEPIECE.decoder = decoders.Sequence(
+    [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+)
+
+
+def test_characters_of_fallback_bytes_are_shown_when_whole() -> None:
+    """A run of bytes that is two characters, and the space between two words but not before the first."""
+    stream = TextStream(SENTENCEPIECE)
+    assert [stream.push(token) for token in (0, 0, 1, 2, 3, 1, 2, 3)] == ["lamp", " lamp", "", "", "灯", "", "", "灯"]
+
+
+@given(st.lists(st.integers(0, 7) | st.just((1 << 31) - 1), max_size=60))
+def test_tokens_that_make_no_text_harm_nothing(tokens: list[int]) -> None:
+    """Bytes that are no character, and tokens that there aren't, become marks or nothing; the rest is shown."""
+    stream = TextStream(SENTENCEPIECE)
+    shown = "".join(stream.push(token) for token in tokens) + stream.end()
+    assert shown.count("x") == tokens.count(4)
+    assert shown.count("lamp") == tokens.count(0)
+
+
+def test_what_is_held_back_for_a_character_is_bounded() -> None:
+    """A thousand bytes that are no character are not looked at again with each that follows."""
+    stream = TextStream(SENTENCEPIECE)
+    shown = [stream.push(1) for _ in range(1000)]
+    assert sum(map(len, shown)) > 900
+    assert len(stream.end()) < 20
+
+
 def test_nothing_of_a_stop_string_is_shown() -> None:
     """The text ends right before the stop string, even when that spans tokens."""
     shown, stopped = pieces("one two END three", ("END",))

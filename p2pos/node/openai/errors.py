@@ -45,9 +45,6 @@ def from_error(error: P2posError) -> ApiError:
     match error:
         case UserError():
             return ApiError(400, text)
-        case PeerError() if error.fields.get("code") == "bad_request":
-            # the tail looks at what only it can: whether the grammar can be met with the model's tokens
-            return ApiError(400, text)
         case UnavailableError() if error.fields.get("busy"):
             return ApiError(429, text, code="rate_limit_exceeded", kind="rate_limit_error")
         case UnavailableError():

@@ -60,6 +60,8 @@ class Job:
     prefix: str
     """Of the answer's id."""
     grammar: Grammar | None = None
+    grammar_param: str = ""
+    """The request's field that asks for the grammar."""
     form: Form | None = None
     """How the model writes tool calls, where it may make some."""
     one_call: bool = False
@@ -131,7 +133,7 @@ class Planner:
         grammar, param = _grammar(request, choice, tools, form)
         if grammar is not None:
             await self._check(grammar, param)
-        prompt = await self._renderer.render(known.files, request.messages, tools)
+        prompt = await self._renderer.render(known.files, request.messages, tools, request.chat_template_kwargs)
         ids = await self._in_thread(lambda: list(tokenizer.encode(prompt, add_special_tokens=False).ids))
         job = Job(
             request=request,
@@ -147,6 +149,7 @@ class Planner:
             shape=ChatShape(),
             prefix="chatcmpl",
             grammar=grammar,
+            grammar_param=param,
             form=form,
             one_call=request.parallel_tool_calls is False,
         )

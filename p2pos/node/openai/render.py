@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
-CPU_S = 3.0
+CPU_S = 2.0
 """Seconds of processor time for one chat. The longest templates in use take milliseconds."""
 MEMORY = 2 << 30
 """Bytes of address space; the libraries alone reserve some hundred MB."""
@@ -34,13 +34,13 @@ def main() -> None:
 
 def _render(order: dict[str, Any]) -> dict[str, str]:
     try:
-        rendered, _ = render_jinja_template(
-            [order["messages"]],
-            tools=order["tools"],
-            chat_template=order["template"],
-            add_generation_prompt=True,
-            **order["variables"],
-        )
+        given = {
+            "conversations": [order["messages"]],
+            "tools": order["tools"],
+            "chat_template": order["template"],
+            "add_generation_prompt": True,
+        }
+        rendered, _ = render_jinja_template(**{**order["variables"], **given})
     except jinja2.TemplateSyntaxError as exc:
         return {"error": f"the model's chat template can't be read: {exc}"}
     except MemoryError:

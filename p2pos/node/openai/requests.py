@@ -253,6 +253,8 @@ class ChatRequest(_Generation):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
+    chat_template_kwargs: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")], Any] | None = None
+    """What the model's template reads besides, such as `enable_thinking`. Not OpenAI's, but other servers'."""
     functions: Any = None
     audio: Any = None
     modalities: list[str] | None = None

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from trio_typing import TaskStatus
 
 from p2pos import log
-from p2pos.errors import P2posError
+from p2pos.errors import P2posError, PeerError
 from p2pos.node.client import Client
 from p2pos.node.openai.answers import DONE, Delta, Heading, Usage, event
 from p2pos.node.openai.catalogue import Catalogue, Served
@@ -124,6 +124,15 @@ class Api:
 
     async def _write_one(self, job: Job, index: int, usage: Usage, put: trio.MemorySendChannel[Delta]) -> None:
         """One session, from its opening to its last token."""
+        try:
+            await self._write_text(job, index, usage, put)
+        except PeerError as exc:
+            if job.grammar is None or exc.fields.get("code") != "bad_request":
+                raise
+            # the tail sees what only it can: whether the grammar can be met, step by step, with the model's tokens
+            raise ApiError(400, exc.message, param=job.grammar_param, code="invalid_schema") from exc
+
+    async def _write_text(self, job: Job, index: int, usage: Usage, put: trio.MemorySendChannel[Delta]) -> None:
         prompt = job.prompts[index // job.request.n]
         sampling = job.sampling(seed_of(job.seed, index))
         request = Request(tuple(prompt), job.room(prompt), job.files.eos, sampling)

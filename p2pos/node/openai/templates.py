@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import trio
@@ -98,8 +99,10 @@ class Renderer:
             with trio.CancelScope(shield=True):
                 await self._end()
 
-    async def render(self, files: ModelFiles, messages: list[Message], tools: list[Tool]) -> str:
-        """The prompt for the model's next message.
+    async def render(
+        self, files: ModelFiles, messages: list[Message], tools: list[Tool], more: Mapping[str, Any] | None = None
+    ) -> str:
+        """The prompt for the model's next message. `more` are further variables of the template.
 
         Raises ApiError where the model has no template, or it refuses these messages or takes too much.
         """
@@ -108,7 +111,7 @@ class Renderer:
             "template": template,
             "messages": as_template_sees(messages),
             "tools": [tool.model_dump(exclude_none=True) for tool in tools] or None,
-            "variables": special_tokens(files),
+            "variables": {**(more or {}), **special_tokens(files)},
         }
         async with self._lock:
             if template in self._banned:

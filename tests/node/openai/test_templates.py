@@ -62,6 +62,21 @@ def test_a_chat_is_rendered_as_transformers_does(tmp_path) -> None:
     assert render_all((checkpoints.CHAT_TEMPLATE, messages, [TOOL])) == [expected]
 
 
+def test_further_variables_reach_the_template_and_no_more() -> None:
+    """What a client gives beside the chat is seen by the template, and replaces nothing of it."""
+
+    async def main() -> None:
+        renderer = Renderer()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(renderer.run)
+            template = "{{ bos_token }}{{ messages[0].content }}{{ enable_thinking }}"
+            more = {"enable_thinking": False, "bos_token": "x", "conversations": [], "chat_template": "y"}
+            assert await renderer.render(files(template, bos_token="<s>"), HELLO, [], more) == "<s>HelloFalse"
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
 SPIN = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 
 
