@@ -6,7 +6,8 @@ positions begin at a block's start; so sharing needs no locks.
 
 A session is admitted with the number of blocks that it may come to need. They are only counted then, and taken one by
 one as it grows: free ones first, else the shared ones that nobody holds, the longest unused first. What was admitted
-always finds its room.
+always finds its room. Where there is a run of neighbours for all that a session may need, others leave it alone as long
+as they find free blocks elsewhere: what lies in a row can be read without being gathered.
 """
 
 import hashlib
@@ -64,6 +65,8 @@ class Lease:
 
     blocks: list[int] = field(default_factory=list)
     reserved: int = 0
+    plan: list[int] = field(default_factory=list)
+    """The blocks that it takes next where they are still free, the last first."""
 
 
 class Blocks:
@@ -76,7 +79,8 @@ class Blocks:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._free = list(range(count - 1, -1, -1))  # taken from the end: neighbours go to one session
+        self._free = set(range(count))
+        self._spoken_for = bytearray(count)  # 0: free, and in nobody's plan
         self._holders = [0] * count
         self._by_key: dict[bytes, int] = {}
         self._key: dict[int, bytes] = {}
@@ -120,6 +124,10 @@ class Blocks:
             self._hold(block)
         lease = Lease(found, total - len(found))
         self._reserved += lease.reserved
+        start = self._spoken_for.find(bytes(lease.reserved))
+        if start >= 0:
+            lease.plan = list(range(start + lease.reserved - 1, start - 1, -1))
+            self._spoken_for[start : start + lease.reserved] = b"\1" * lease.reserved
         return lease
 
     def keep(self, lease: Lease, blocks: int) -> None:
@@ -135,7 +143,7 @@ class Blocks:
         while len(lease.blocks) * BLOCK_TOKENS < tokens:
             if not lease.reserved:
                 raise InternalError("a session takes more blocks than it was promised")
-            block = self._free.pop() if self._free else self._evict()
+            block = self._take(lease)
             self._holders[block] = 1
             lease.blocks.append(block)
             lease.reserved -= 1
@@ -152,7 +160,9 @@ class Blocks:
         for block in reversed(lease.blocks):
             self._drop(block)
         self._reserved -= lease.reserved
-        lease.blocks, lease.reserved = [], 0
+        for block in self._free.intersection(lease.plan):
+            self._spoken_for[block] = 0
+        lease.blocks, lease.reserved, lease.plan = [], 0, []
 
     def _hold(self, block: int) -> None:
         self._idle.pop(block, None)
@@ -165,7 +175,22 @@ class Blocks:
         if block in self._key:
             self._idle[block] = None
         else:
-            self._free.append(block)
+            self._free.add(block)
+            self._spoken_for[block] = 0
+
+    def _take(self, lease: Lease) -> int:
+        """A block for this lease: the next of its plan, one in nobody's, another's, else one that only waits."""
+        while lease.plan:
+            block = lease.plan.pop()
+            if block in self._free:
+                break
+        else:
+            block = self._spoken_for.find(0)
+            if block < 0:
+                block = next(iter(self._free)) if self._free else self._evict()
+        self._free.discard(block)
+        self._spoken_for[block] = 1
+        return block
 
     def _evict(self) -> int:
         block, _ = self._idle.popitem(last=False)

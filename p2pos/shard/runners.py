@@ -142,15 +142,16 @@ class Paged:
 
     def run(self, works: Sequence[Work], prepared: Sequence[Rows]) -> list[torch.Tensor]:
         """See `Runner`."""
-        order = sorted(range(len(works)), key=lambda index: works[index].rows != 1)  # single rows first
-        step = Step([prepared[index] for index in order], self._stage.device)
+        device = self._stage.device
+        order = sorted(range(len(works)), key=lambda index: not prepared[index].together(device))
+        step = Step([prepared[index] for index in order], device)
         inputs = torch.cat([works[index].inputs for index in order]) if len(works) > 1 else works[0].inputs
         ends, end = [], 0
         for index in order:
             end += works[index].rows
             ends.append(end)
         wanted = [place for place, index in enumerate(order) if works[index].want_logits]
-        at = torch.tensor([ends[place] - 1 for place in wanted], device=self._stage.device) if wanted else None
+        at = torch.tensor([ends[place] - 1 for place in wanted], device=device) if wanted else None
         with paged.during(self._kv, step):
             hidden, logits = self._stage.run_rows(inputs, step.positions, at)
         found: list[torch.Tensor] = [hidden] * len(works)

@@ -116,6 +116,32 @@ def test_no_more_than_was_promised() -> None:
         blocks.grow(lease, BLOCK_TOKENS + 1)
 
 
+def test_sessions_that_grow_in_turn_each_lie_in_a_row() -> None:
+    """Where there is room, the blocks of a session are neighbours, however others grow between."""
+    blocks = Blocks(COUNT)
+    leases = [blocks.admit(4 * BLOCK_TOKENS) for _ in range(3)]
+    for tokens in range(1, 4 * BLOCK_TOKENS + 1):
+        for lease in leases:
+            assert lease is not None
+            blocks.grow(lease, tokens)
+    assert [lease.blocks for lease in leases if lease] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_a_plan_keeps_nobody_out() -> None:
+    """Where free blocks are short, a session takes those that another only planned to take."""
+    blocks = Blocks(4)
+    planned = blocks.admit(2 * BLOCK_TOKENS)
+    other = blocks.admit(2 * BLOCK_TOKENS)
+    assert planned is not None
+    assert other is not None
+    blocks.release(planned)
+    third = blocks.admit(BLOCK_TOKENS)
+    assert third is not None
+    for lease, tokens in ((other, 2), (third, 1)):
+        blocks.grow(lease, tokens * BLOCK_TOKENS)
+    assert len({*other.blocks, *third.blocks}) == 3
+
+
 class Sessions(RuleBasedStateMachine):
     """Sessions of a few texts that come, grow and go in any order."""
 
@@ -162,6 +188,8 @@ class Sessions(RuleBasedStateMachine):
         assert self.blocks.held == len(held)
         assert len(self.blocks._free) + self.blocks.idle + len(held) == COUNT
         assert self.blocks.available >= 0
+        free = {block for block in range(COUNT) if not self.blocks._spoken_for[block]}
+        assert free <= self.blocks._free
         assert self.blocks._reserved == sum(lease.reserved for lease, _, _ in self.live)
 
     @invariant()

@@ -121,8 +121,8 @@ def test_a_shared_beginning_is_computed_once(checkpoint_of) -> None:
 def test_each_row_sees_what_its_rule_says(sessions: list[tuple[int, int]], window: int | None) -> None:
     """A group's mask is the rule at each row's own position, and never a key beyond its session's end."""
     rule = causal_mask_function if window is None else sliding_window_causal_mask_function(window)
-    ordered = sorted(sessions, key=lambda each: each[1] != 1)
-    rows = [Rows(position, count, list(range(3))) for position, count in ordered]
+    everything = [Rows(position, count, list(range(3))) for position, count in sessions]
+    rows = sorted(everything, key=lambda each: not each.together(CPU))
     step = Step(rows, CPU)
     place = iter(rows)
     for number, group in enumerate(step.groups):
@@ -142,7 +142,7 @@ def test_a_slot_that_nobody_wrote_is_not_read() -> None:
     """Memory that was never written may hold NaN, which no mask removes: shorter sessions read their own end again."""
     kv = PagedKv({0: (1, 4, 4)}, blocks=4, dtype=torch.float32, device=CPU)
     kv.values[0].fill_(torch.nan)
-    kv.values[0][:20] = 1.0
+    kv.values[0][:, :20] = 1.0
     step = Step([Rows(19, 1, [0, 1]), Rows(2, 1, [0])], CPU)
     assert bool(torch.isfinite(step.groups[0].gather(kv.values[0])).all())
 
