@@ -8,13 +8,14 @@ Yamux's are written in `libp2p_yamux`.
 
 import importlib.metadata
 import logging
+import os
 import socket
 import ssl
 from typing import Any, NamedTuple
 
 import trio
 from libp2p.exceptions import BaseLibp2pError, ParseError
-from libp2p.io.exceptions import IncompleteReadError, IOException
+from libp2p.io.exceptions import ConnectionClosedError, IncompleteReadError, IOException
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network import swarm
 from libp2p.network.auto_connector import AutoConnector
@@ -218,6 +219,35 @@ async def _write_noise(session: Any, message: bytes, _prefix_encoded: bool = Fal
     await session.read_writer.read_write_closer.write(b"".join(sealed))
 
 
+async def _write_socket(stream: Any, data: bytes) -> None:
+    """`TrioTCPStream.write`: what the socket takes at once leaves without a turn of the scheduler.
+
+    Stock: a turn for a lock, another for every call of the socket. Raises ConnectionClosedError where the other end
+    is gone; a socket that was closed here takes anything and forgets it, as with the library.
+    """
+    await libp2p_yamux.acquire(stream.write_lock)
+    try:
+        sent = 0
+        try:
+            sent = os.write(stream.stream.socket.fileno(), data)
+        except OSError as exc:  # it is full, or gone: then send_all meets the same, and says it as trio does
+            _log.debug("the socket takes nothing now", why=repr(exc))
+        if sent < len(data):
+            try:
+                await stream.stream.send_all(memoryview(data)[sent:])
+            except trio.BrokenResourceError as exc:
+                raise ConnectionClosedError("the peer closed the connection", transport="tcp") from exc
+            except trio.ClosedResourceError as exc:
+                _log.debug("wrote to a socket that was closed here", why=repr(exc))
+    finally:
+        stream.write_lock.release()
+
+
+async def _handle_incoming(conn: Any) -> None:
+    """`Yamux.handle_incoming`; see `libp2p_yamux.handle_incoming`."""
+    await libp2p_yamux.handle_incoming(conn, _stock[yamux.Yamux, "handle_incoming"])
+
+
 class Patch(NamedTuple):
     """One replaced name of the library."""
 
@@ -256,6 +286,8 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         Patch(_STREAM, "closed", libp2p_yamux.Watched("closed")),
         Patch(_STREAM, "write", libp2p_yamux.write),
     ),
+    "a frame that comes in takes a lock and a deadline": (Patch(yamux.Yamux, "handle_incoming", _handle_incoming),),
+    "a call of the socket takes two turns": (Patch(TrioTCPStream, "write", _write_socket),),
     "every read takes three locks": (Patch(_STREAM, "read", libp2p_yamux.read),),
     "every read sends a window update": (
         Patch(_STREAM, "_auto_tune_and_send_window_update", libp2p_yamux.return_credit),

@@ -73,12 +73,22 @@ class FrameStream:
         head = framing.head(message, len(payload))
         try:
             with trio.fail_after(deadline_s):
-                async with self._sending:
+                await self._turn()
+                try:
                     await self._write(head, payload)
+                finally:
+                    self._sending.release()
         except trio.TooSlowError:
             raise UnavailableError(f"peer {self.peer} took nothing for {deadline_s:g} s", peer=self.peer) from None
         except StreamLost as exc:
             raise UnavailableError(f"the stream to peer {self.peer} is gone", peer=self.peer) from exc
+
+    async def _turn(self) -> None:
+        """Wait until no other task sends; where none does, without a turn of the scheduler."""
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
 
     async def _write(self, head: bytes, payload: bytes | memoryview) -> None:
         if self._closed:

@@ -63,3 +63,14 @@ def library_id(of: Host) -> Any:
 def muxed(stream: FrameStream) -> Any:
     """The library's yamux stream inside ours."""
     return stream._stream._muxed  # type: ignore[attr-defined]
+
+
+class Turns(trio.abc.Instrument):
+    """Counts how often a task gets its turn."""
+
+    def __init__(self, task: trio.lowlevel.Task) -> None:
+        self.count = 0
+        self._task = task
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task is self._task

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.stream.exceptions import StreamError
@@ -20,7 +21,7 @@ from p2pos.node.host import Host
 from p2pos.node.identity import Identity
 from p2pos.node.libp2p_patches import PATCHES
 from p2pos.wire.messages import Ack
-from tests.node.stock import echo, host, library, library_id, muxed, network, put_back, run
+from tests.node.stock import Turns, echo, host, library, library_id, muxed, network, put_back, run
 
 SESSION = b"0123456789abcdef"
 stock_or_mended = pytest.mark.parametrize("mended", [False, True], ids=["stock", "mended"])
@@ -408,3 +409,66 @@ def test_streams_of_the_right_kind() -> None:
             assert type(muxed(stream)).__name__ == "YamuxStream"
 
     run(body)
+
+
+async def joined() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Two ends of a TCP connection."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    one = await trio.open_tcp_stream(*listener.socket.getsockname())
+    other = await listener.accept()
+    await listener.aclose()
+    return one, other
+
+
+@stock_or_mended
+def test_writing_to_a_socket_with_room(monkeypatch: pytest.MonkeyPatch, mended: bool) -> None:
+    """Stock: gives every other task a turn for each of a lock and a call of the socket."""
+    libp2p_patches.apply()
+    if not mended:
+        put_back(monkeypatch, "a call of the socket takes two turns")
+
+    async def body() -> int:
+        one, _ = await joined()
+        turns = Turns(trio.lowlevel.current_task())
+        trio.lowlevel.add_instrument(turns)
+        await TrioTCPStream(one).write(b"hello")
+        trio.lowlevel.remove_instrument(turns)
+        return turns.count
+
+    assert (trio.run(body) == 0) == mended
+
+
+def test_writing_to_a_full_socket() -> None:
+    """What the socket does not take at once goes after it, whole and in order, whoever writes meanwhile."""
+    libp2p_patches.apply()
+    size = 8 << 20
+
+    async def body() -> bytes:
+        one, other = await joined()
+        stream, received = TrioTCPStream(one), bytearray()
+        async with trio.open_nursery() as nursery:
+            for letter in b"ab":
+                nursery.start_soon(stream.write, bytes([letter]) * size)
+            while len(received) < 2 * size:
+                received += await other.receive_some()
+        return bytes(received)
+
+    assert trio.run(body) in {b"a" * size + b"b" * size, b"b" * size + b"a" * size}
+
+
+def test_writing_to_a_socket_that_is_gone() -> None:
+    """The other end's close is told as the connection's end; what is written after our own is forgotten."""
+    libp2p_patches.apply()
+
+    async def body() -> None:
+        one, other = await joined()
+        stream = TrioTCPStream(one)
+        await other.aclose()
+        await stream.write(b"x")  # leaves; the kernel answers that nobody reads it
+        await trio.lowlevel.wait_readable(one.socket)
+        with pytest.raises(ConnectionClosedError):
+            await stream.write(b"x" * (8 << 20))
+        await stream.close()
+        await stream.write(b"x")
+
+    trio.run(body)

@@ -1,19 +1,26 @@
 """The stock muxer's faults are there without their patches, and gone with them."""
 
+import itertools
+import struct
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.network.connection.raw_connection import RawConnection
-from libp2p.stream_muxer.yamux.yamux import YamuxStream
+from libp2p.stream_muxer.yamux import yamux
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from trio.testing import wait_all_tasks_blocked
 
 from p2pos.errors import PeerError, UnavailableError
 from p2pos.node.host import Host
-from p2pos.node.libp2p_yamux import MAX_FRAME_PAYLOAD, STALL_S
+from p2pos.node.libp2p_yamux import MAX_FRAME_PAYLOAD, STALL_S, Incoming
 from p2pos.node.streams import FrameStream
 from p2pos.wire.messages import Ack
-from tests.node.stock import echo, host, muxed, network, put_back, run
+from tests.node.stock import Turns, echo, host, muxed, network, put_back, run
 
 SESSION = b"0123456789abcdef"
 stock_or_mended = pytest.mark.parametrize("mended", [False, True], ids=["stock", "mended"])
@@ -232,15 +239,104 @@ def test_reads_without_locks(monkeypatch: pytest.MonkeyPatch, mended: bool) -> N
     assert (turns == 0) == mended
 
 
-class Turns(trio.abc.Instrument):
-    """Counts how often a task gets its turn."""
+@stock_or_mended
+def test_small_frames_come_in_without_ceremony(monkeypatch: pytest.MonkeyPatch, mended: bool) -> None:
+    """Stock: every frame's body is read by itself, under a deadline of its own."""
+    if not mended:
+        put_back(monkeypatch, "a frame that comes in takes a lock and a deadline")
+    bodies: list[int] = []
+    inner = Yamux._read_data_body
 
-    def __init__(self, task: trio.lowlevel.Task) -> None:
-        self.count = 0
-        self._task = task
+    async def noting(conn: Any, length: int) -> bytes:
+        bodies.append(length)
+        return bytes(await inner(conn, length))
 
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.count += task is self._task
+    async def body() -> None:
+        async with host(()) as a, host() as b:
+            b.serve("/echo", echo)
+            await a.connect_to(b.addresses[0])
+            stream = await a.open(b.peer, "/echo")
+            monkeypatch.setattr(Yamux, "_read_data_body", noting)
+            for _ in range(10):
+                assert await echoes(stream, 4096)
+
+    run(body)
+    assert (not bodies) == mended
+
+
+FRAMES = st.lists(
+    st.tuples(
+        st.sampled_from([yamux.TYPE_DATA, yamux.TYPE_DATA, yamux.TYPE_WINDOW_UPDATE, yamux.TYPE_PING]),
+        st.sampled_from([0, 0, 0, yamux.FLAG_SYN, yamux.FLAG_ACK, yamux.FLAG_FIN]),
+        st.sampled_from([1, 3, 5]),
+        # a body as long as a header, too: it must not be taken for one
+        st.binary(max_size=40) | st.binary(min_size=yamux.HEADER_SIZE, max_size=yamux.HEADER_SIZE),
+    ),
+    max_size=12,
+)
+
+
+@given(FRAMES, st.lists(st.integers(1, 60), min_size=1), st.booleans())
+def test_no_frame_is_lost_or_read_twice(frames: list[Any], cuts: list[int], early: bool) -> None:
+    """Cut anywhere, every frame goes either to its stream or to the library, whole, once, in each one's order."""
+    wire, others = b"", []
+    for kind, flags, stream_id, data in frames:
+        body = data if kind == yamux.TYPE_DATA else b""
+        header = struct.pack(yamux.YAMUX_HEADER_FORMAT, 0, kind, flags, stream_id, len(body))
+        wire += header + body
+        others.append((header, body))
+    pieces, rest = [], wire
+    for cut in itertools.cycle(cuts):
+        if not rest:
+            break
+        pieces.append(rest[:cut])
+        rest = rest[cut:]
+    ahead = pieces.pop(0) if early and pieces else b""
+    streams = {number: SimpleNamespace(closed=False, recv_window=1 << 20) for number in (1, 3)}  # 5 is not open
+    conn: Any = SimpleNamespace(
+        streams=streams,
+        stream_buffers={number: bytearray() for number in streams},
+        stream_events={number: trio.Event() for number in streams},
+        streams_lock=trio.Lock(),
+        event_shutting_down=trio.Event(),
+    )
+    session: Any = SimpleNamespace(_drain=lambda _: ahead, conn=Messages(pieces))
+
+    async def read_as_the_library_does() -> list[tuple[bytes, bytes]]:
+        incoming, found = Incoming(conn, session), []
+        while True:
+            try:
+                header = await incoming.read(yamux.HEADER_SIZE)
+            except ConnectionClosedError:
+                return found
+            _, kind, _, stream_id, length = struct.unpack(yamux.YAMUX_HEADER_FORMAT, header)
+            body = await incoming.read(length) if kind == yamux.TYPE_DATA and length else b""
+            found.append((header, body))
+            if stream_id in streams and kind == yamux.TYPE_DATA:
+                conn.stream_buffers[stream_id] += body
+
+    found = trio.run(read_as_the_library_does)
+    assert [frame for frame in found if not is_plain(frame)] == [frame for frame in others if not is_plain(frame)]
+    for number, buffer in conn.stream_buffers.items():
+        sent = [body for kind, _, stream_id, body in frames if (kind, stream_id) == (yamux.TYPE_DATA, number)]
+        assert bytes(buffer) == b"".join(sent)
+
+
+def is_plain(frame: tuple[bytes, bytes]) -> bool:
+    """Whether it may go past the library: data, without a flag, for a stream that is open."""
+    _, kind, flags, stream_id, length = struct.unpack(yamux.YAMUX_HEADER_FORMAT, frame[0])
+    return kind == yamux.TYPE_DATA and not flags and stream_id != 5 and length > 0
+
+
+class Messages:
+    """Gives these messages, one after another, then the connection's end."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = list(pieces)
+
+    async def read_msg(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return self._pieces.pop(0) if self._pieces else b""
 
 
 @stock_or_mended
