@@ -44,6 +44,9 @@ from p2pos.wire.messages import CONTENT_PROTOCOL, STAGE_PROTOCOL, Announcement, 
 DRAIN_S = 10.0
 """Seconds that SIGTERM gives the sessions to finish."""
 
+ANSWERS_S = 2.0
+"""Seconds for the last tokens of the API's texts to reach clients that read."""
+
 FAREWELL_S = 1.0
 """Seconds for the last messages to leave."""
 
@@ -248,6 +251,7 @@ class _Node:
             self._api.leaving = True
             await self._discovery.leave()
             await self._service.drain(DRAIN_S)
+            await self._api.drain(ANSWERS_S)
             await self._links.flush(FAREWELL_S)
 
     async def _told_to_leave(self, signals: Any) -> None:

@@ -53,6 +53,8 @@ class Api:
         self._renderer = Renderer()
         self._planner = Planner(catalogue, self._renderer)
         self._serving = 0
+        self._idle = trio.Event()
+        """Set, and replaced, when the last request is answered."""
         self.leaving = False
         """Set when the node is told to leave: requests under way go on, new ones are refused."""
 
@@ -71,6 +73,12 @@ class Api:
         """Hold what requests share, until cancelled."""
         await self._renderer.run(task_status=task_status)
 
+    async def drain(self, deadline_s: float) -> None:
+        """Wait until what is being answered has reached its clients, or for this long."""
+        with trio.move_on_after(deadline_s):
+            if self._serving:
+                await self._idle.wait()
+
     async def answer(self, plan: Plan, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request to write text."""
         out = Out(send)
@@ -82,6 +90,9 @@ class Api:
                 await unless_hung_up(receive, lambda: self._write(plan, body, out))
             finally:
                 self._serving -= 1
+                if not self._serving:
+                    self._idle.set()
+                    self._idle = trio.Event()
         except (P2posError, ApiError, HungUpError, BaseExceptionGroup) as exc:
             fault = fault_in(exc)
             if fault is None:
@@ -106,16 +117,23 @@ class Api:
             f"{job.prefix}-{secrets.token_hex(12)}", job.request.model, int(time.time()), str(job.model)[:16]
         )
         put, get = trio.open_memory_channel[Delta](0)
+        deltas: dict[int, list[Delta]] = {}
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write_all, job, usage, put)
             if job.request.stream:
-                await _stream(job, heading, usage, get, out)
-                return
-            deltas: dict[int, list[Delta]] = {}
-            async for delta in get:
-                deltas.setdefault(delta.index, []).append(delta)
-        choices = [job.shape.whole(deltas[index]) for index in sorted(deltas)]
-        await out.json(heading.around(job.shape.kind, choices, usage.as_dict()))
+                await _stream(job, heading, get, out)
+            else:
+                async for delta in get:
+                    deltas.setdefault(delta.index, []).append(delta)
+        # only here is it known that every text came to its end
+        if job.request.stream:
+            if job.request.include_usage:
+                await out.write(event(heading.around(job.shape.chunk_kind, [], usage.as_dict())))
+            await out.write(DONE)
+            await out.end()
+        else:
+            choices = [job.shape.whole(deltas[index]) for index in sorted(deltas)]
+            await out.json(heading.around(job.shape.kind, choices, usage.as_dict()))
 
     async def _write_all(self, job: Job, usage: Usage, put: trio.MemorySendChannel[Delta]) -> None:
         async with put, trio.open_nursery() as nursery:
@@ -202,11 +220,12 @@ class _Endpoint:
         await self._api.answer(self._plan, scope, receive, send)
 
 
-async def _stream(job: Job, heading: Heading, usage: Usage, get: trio.MemoryReceiveChannel[Delta], out: Out) -> None:
+async def _stream(job: Job, heading: Heading, get: trio.MemoryReceiveChannel[Delta], out: Out) -> None:
+    """The chunks of a stream, all but its end."""
     begun: set[int] = set()
 
-    async def write(choices: list[dict[str, object]], total: dict[str, int] | None = None) -> None:
-        await out.write(event(heading.around(job.shape.chunk_kind, choices, total)))
+    async def write(choice: dict[str, object]) -> None:
+        await out.write(event(heading.around(job.shape.chunk_kind, [choice], None)))
 
     async for delta in get:
         if not out.started:  # only now: until the first token came, a refusal has a status of its own
@@ -215,12 +234,8 @@ async def _stream(job: Job, heading: Heading, usage: Usage, get: trio.MemoryRece
             begun.add(delta.index)
             opening = job.shape.opening(delta.index)
             if opening is not None:
-                await write([opening])
-        await write([job.shape.chunk(delta)])
-    if job.request.include_usage:
-        await write([], usage.as_dict())
-    await out.write(DONE)
-    await out.end()
+                await write(opening)
+        await write(job.shape.chunk(delta))
 
 
 async def _tell(fault: ApiError, out: Out) -> None:
