@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -63,23 +64,32 @@ class _Group:
         self.rows = rows
         self.size = len(sessions)
         self.count = sessions[0].count
-        lengths = [each.position + each.count for each in sessions]
-        self.longest = max(lengths)
-        self._lengths = torch.tensor(lengths, device=device).view(-1, 1, 1, 1)
-        self._starts = torch.tensor([each.position for each in sessions], device=device).view(-1, 1, 1, 1)
+        self.longest = max(each.position + each.count for each in sessions)
         self.fresh = self.size == 1 and sessions[0].position == 0
         self.run: slice | None = None
         if self.size == 1 and sessions[0].in_a_row:
             first = sessions[0].blocks[0] * BLOCK_TOKENS
             self.run = slice(first, first + self.longest)
-            return
-        blocks = [list(each.blocks[: -(-self.longest // BLOCK_TOKENS)]) for each in sessions]
+        self._sessions = sessions
+        self._device = device
+
+    @cached_property
+    def _lengths(self) -> torch.Tensor:
+        """(sessions, 1, 1, 1): of each session, these rows included."""
+        lengths = [each.position + each.count for each in self._sessions]
+        return torch.tensor(lengths, device=self._device).view(-1, 1, 1, 1)
+
+    @cached_property
+    def _slots(self) -> torch.Tensor:
+        """(sessions × longest,): where each position's keys and values lie."""
         wide = -(-self.longest // BLOCK_TOKENS)
-        table = torch.tensor([each + [0] * (wide - len(each)) for each in blocks], device=device)
-        slots = (table.unsqueeze(-1) * BLOCK_TOKENS + torch.arange(BLOCK_TOKENS, device=device)).view(self.size, -1)
+        blocks = [list(each.blocks[:wide]) for each in self._sessions]
+        table = torch.tensor([each + [0] * (wide - len(each)) for each in blocks], device=self._device)
+        inside = torch.arange(BLOCK_TOKENS, device=self._device)
+        slots = (table.unsqueeze(-1) * BLOCK_TOKENS + inside).view(self.size, -1)
         # past its end a session reads its last slot again: a slot that nobody wrote may hold NaN, which no mask removes
-        places = torch.arange(self.longest, device=device).minimum(self._lengths.view(-1, 1) - 1)
-        self._slots = slots.gather(1, places).view(-1)
+        places = torch.arange(self.longest, device=self._device).minimum(self._lengths.view(-1, 1) - 1)
+        return slots.gather(1, places).view(-1)
 
     def gather(self, pool: torch.Tensor) -> torch.Tensor:
         """(sessions, heads, longest, width) of a pool (heads, slots, width): a view where the blocks lie in a row."""
@@ -90,13 +100,15 @@ class _Group:
 
     def mask(self, rule: Callable[..., Any], *, knows_causal: bool) -> torch.Tensor | None:
         """What each row may see, (sessions, 1, rows, longest) bool, or None where the attention function needs none."""
-        device = self._lengths.device
+        device = self._device
         # a mask of ones costs nothing, and without one transformers' sdpa takes a way that is ten times slower for the
         # one row of a decode step with grouped heads on a CPU (0.53 ms against 0.05 at 128 positions)
         if rule is causal_mask_function and self.fresh and knows_causal and self.count > 1:
             return None
+        if rule is causal_mask_function and self.size == self.count == 1:
+            return torch.ones(1, 1, 1, self.longest, dtype=torch.bool, device=device)
         keys = torch.arange(self.longest, device=device).view(1, 1, 1, -1)
-        queries = self._starts + torch.arange(self.count, device=device).view(1, 1, -1, 1)
+        queries = self._lengths - self.count + torch.arange(self.count, device=device).view(1, 1, -1, 1)
         zero = torch.zeros((), dtype=torch.long, device=device)
         seen = rule(zero, zero, queries, keys)
         allowed: torch.Tensor = (seen & (keys < self._lengths)).expand(self.size, 1, self.count, self.longest)

@@ -67,6 +67,7 @@ class Stage:
         self.vocabulary = architecture.vocabulary(config)
         self.max_positions = architecture.max_positions(config)
         self.report = report
+        self._through = paged.Through(self.layers)
 
     @classmethod
     def load(
@@ -199,8 +200,7 @@ class Stage:
 
         """
         feed = {"input_ids" if self.is_head else "inputs_embeds": inputs.to(self.device).unsqueeze(0)}
-        cache = paged.Through(self.layers)
-        kwargs = {**feed, "position_ids": positions.unsqueeze(0), "past_key_values": cache, "use_cache": True}
+        kwargs = {**feed, "position_ids": positions.unsqueeze(0), "past_key_values": self._through, "use_cache": True}
         if logits_at is None:
             return self._base(**kwargs).last_hidden_state[0], None
         return inputs, self._model(**kwargs, logits_to_keep=logits_at).logits[0]
