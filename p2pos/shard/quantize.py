@@ -12,7 +12,6 @@ What is packed, and what is left alone (`LoadQuantizer.left` says so layer by la
   embeddings, norms, convolutions, experts fused into one three-dimensional parameter.
 """
 
-import ctypes
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,12 +25,11 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from p2pos.errors import InternalError, UserError
 from p2pos.shard import packing
+from p2pos.shard.memory import TRIM_BYTES, trim
 from p2pos.wire.messages import Quantization
 
 MIN_OUTPUTS = 64
 """Linear layers with fewer are left alone."""
-TRIM_BYTES = 1 << 20
-"""Of a full weight after whose packing freed memory is given back; below, the call would cost more than it frees."""
 ROUTERS = frozenset({"gate", "router", "wg", "router_gate", "classifier"})
 """Last names of the linear layers that choose experts, in transformers 5.23. (`gate_proj` is an MLP's half.)"""
 
@@ -209,7 +207,7 @@ class LoadQuantizer(HfQuantizer):  # type: ignore[misc]  # transformers ships no
                 model.set_output_embeddings(packed)
                 if shared:
                     model.set_input_embeddings(PackedEmbedding(packed) if looks_up else nn.Identity())
-                _trim()
+                trim()
             else:
                 self.summary.left["lm_head.weight"] = kind
         for name in self._kinds:  # a loader that merges or splits tensors asks about the first of several alone
@@ -240,7 +238,7 @@ class _Pack(ConversionOps):  # type: ignore[misc]  # transformers ships no types
             self._quantizer.pack(model, name, weight)
             if weight.is_cpu and _nbytes(weight) > TRIM_BYTES:
                 del value, weight, input_dict[name]
-                _trim()
+                trim()
         return kept
 
 
@@ -289,13 +287,6 @@ def packed_tensors(model: nn.Module) -> list[torch.Tensor]:
         if isinstance(module, PackedLinear | PackedEmbedding)
         for tensor in (module.packed, module.scales)
     ]
-
-
-def _trim() -> None:
-    """Give freed memory back to the system. glibc keeps it, between what stays: hundreds of MB by the end of a load."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # no other C library has it, nor needs it as much
-    if trim is not None:
-        trim(0)
 
 
 def _nbytes(tensor: torch.Tensor) -> int:

@@ -16,7 +16,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.modeling_utils import LoadStateDictConfig
 
 from p2pos.errors import InternalError, UserError
-from p2pos.shard import architecture, paged
+from p2pos.shard import architecture, blocked, paged
 from p2pos.shard.cache import SpanCache
 from p2pos.shard.checkpoint import Checkpoint, TensorInfo
 from p2pos.shard.manifest import Manifest
@@ -109,6 +109,7 @@ class Stage:
             quantizer.finish(model, looks_up=span.start == 0)
         tensors = (*model.parameters(), *packed_tensors(model))
         held = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}
+        blocked.arrange(model)  # after the parameters were counted: there are fewer then
         report = LoadReport(
             reader.bytes_read,
             sum(held.values()),
