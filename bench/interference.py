@@ -25,7 +25,7 @@ from bench import checkpoints
 from bench.harness import Figures, progress
 from bench.swarm import Arrivals, Swarm, swarm
 from p2pos.errors import InternalError
-from p2pos.shard.session import CHUNK
+from p2pos.shard.engine import chunk_tokens
 
 STAGES = 2
 SESSIONS = 4
@@ -55,7 +55,7 @@ def run(figures: Figures, *, quick: bool, device: str) -> int:
     figures.median("chunk_plus_step_ms", [(each.chunk_s + each.step_s) * 1e3 for each in trials])
     figures.median("chunk_ms", [each.chunk_s * 1e3 for each in trials])
     figures.median("step_ms", [each.step_s * 1e3 for each in trials])
-    figures.exact(chunk_tokens=CHUNK)
+    figures.exact(chunk_tokens=chunk_tokens(device))
     return repeats
 
 
@@ -66,7 +66,7 @@ async def _measure(directory: Path, device: str, repeats: int) -> list[Trial]:
     async with swarm(directory, model, STAGES, cache=cache, device=device) as nodes:
         trials = []
         for number in range(repeats + 1):
-            trial = await _trial(nodes, seeds)
+            trial = await _trial(nodes, seeds, chunk_tokens(device))
             progress(
                 f"{number}: longest gap {trial.max_gap_s * 1e3:.0f} ms; "
                 f"a chunk {trial.chunk_s * 1e3:.0f} ms, a step {trial.step_s * 1e3:.0f} ms"
@@ -75,9 +75,9 @@ async def _measure(directory: Path, device: str, repeats: int) -> list[Trial]:
         return trials[1:]  # the first warms caches and connections up
 
 
-async def _trial(nodes: Swarm, seeds: Iterator[int]) -> Trial:
+async def _trial(nodes: Swarm, seeds: Iterator[int], chunk: int) -> Trial:
     shape = checkpoints.B
-    shorter = await nodes.text(checkpoints.prompt(shape, LONG_TOKENS - CHUNK, next(seeds)), 1)
+    shorter = await nodes.text(checkpoints.prompt(shape, LONG_TOKENS - chunk, next(seeds)), 1)
     longer = await nodes.text(checkpoints.prompt(shape, LONG_TOKENS, next(seeds)), 1)
     prompts = [checkpoints.prompt(shape, PROMPT_TOKENS, next(seeds)) for _ in range(SESSIONS)]
     alone = await nodes.texts(prompts, ALONE_TOKENS)

@@ -78,7 +78,7 @@ class Engine:
         grammars: Callable[[], Grammars] | None = None,
     ) -> None:
         self.stage = stage
-        self.chunk = CPU_CHUNK if stage.device.type == "cpu" else CHUNK
+        self.chunk = chunk_tokens(stage.device.type)
         self._runner = runner
         self._dtype = dtype
         self._on_admitted = on_admitted
@@ -309,6 +309,11 @@ class Engine:
     def _forget(self, now_s: float) -> None:
         while self._passed and self._passed[0][0] < now_s - RATE_WINDOW_S:
             self._passed.popleft()
+
+
+def chunk_tokens(device: str) -> int:
+    """Tokens of a prompt that a step takes on a kind of device, `cpu` or `cuda`."""
+    return CPU_CHUNK if device == "cpu" else CHUNK
 
 
 def _filed(session: StageSession, keys: Sequence[bytes]) -> list[bytes]:

@@ -56,13 +56,16 @@ class Scheduler(Generic[Job]):
         """The runs of the next step, those that go first first; empty where nothing waits.
 
         Args:
-            light: no more decode steps than this, so that the others are under way at another stage meanwhile.
+            light: no more decode steps than this, so that the others are under way at another stage meanwhile. Those
+                that have waited for a chunk go all the same.
 
         """
         step: list[Job] = []
         room = self._rows
         delayed = False
-        while self._light and self._light[0].rows <= room and (light is None or len(step) < light):
+        while self._light and self._light[0].rows <= room:
+            if light is not None and len(step) >= light and not self._light[0].delayed:
+                break
             waiting = self._light.popleft()
             delayed |= waiting.delayed
             room -= waiting.rows

@@ -67,6 +67,16 @@ def test_no_more_decode_steps_than_its_share() -> None:
     assert scheduler.next(light=2) == ["c"]
 
 
+def test_what_has_waited_goes_beyond_the_share() -> None:
+    """A decode step that a chunk has delayed is not put off once more."""
+    scheduler = made(one=128)
+    scheduler.next()
+    for job in ("a", "b", "c"):
+        scheduler.add(job, 1)
+    scheduler.done()
+    assert scheduler.next(light=1) == ["a", "b", "c"]
+
+
 def test_a_removed_run_is_not_started() -> None:
     """A run that is not wanted any more takes no place."""
     scheduler = made(a=1, b=128, c=1)
