@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ class Wish:
 
     prompt: str
     max_tokens: int
-    sampling: Sampling
+    chosen: dict[str, float | int]
+    """Fields of `Sampling` that flags gave; the model's author decides the rest."""
     stops: tuple[str, ...]
     ids: bool
     quiet: bool
@@ -44,10 +45,10 @@ class Wish:
 @click.argument("prompt")
 @with_settings("bootstrap", "model")
 @click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Stop after this many.")
-@click.option("--temperature", type=click.FloatRange(0.0, 100.0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), default=1.0, show_default=True)
-@click.option("--top-k", type=click.IntRange(0, 1 << 20), default=0, show_default=True, help="0 keeps all.")
-@click.option("--repetition-penalty", type=click.FloatRange(0.01, 100.0), default=1.0, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0.0, 100.0), help="0 is greedy. Default: as the model says.")
+@click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), help="Default: as the model says.")
+@click.option("--top-k", type=click.IntRange(0, 1 << 20), help="0 keeps all. Default: as the model says.")
+@click.option("--repetition-penalty", type=click.FloatRange(0.01, 100.0), help="Default: as the model says.")
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True)
 @click.option("--stop", "stops", multiple=True, help="End before this text; may be given several times.")
 @click.option("--ids", is_flag=True, help="PROMPT is token ids, and token ids are printed.")
@@ -56,22 +57,32 @@ def generate(
     settings: Settings,
     prompt: str,
     max_tokens: int,
-    temperature: float,
-    top_p: float,
-    top_k: int,
-    repetition_penalty: float,
+    temperature: float | None,
+    top_p: float | None,
+    top_k: int | None,
+    repetition_penalty: float | None,
     seed: int,
     stops: tuple[str, ...],
     ids: bool,
     as_json: bool,
 ) -> int:
-    """Continue PROMPT through the swarm. Ctrl-C stops it and frees every stage's cache."""
+    """Continue PROMPT through the swarm. Ctrl-C stops it and frees every stage's cache.
+
+    Where no flag says how to sample, the model's generation_config.json does; where it doesn't either, it is greedy.
+    """
     try:
         prompt.encode()
     except UnicodeEncodeError as exc:
         raise UserError("the prompt is not UTF-8 text", hint="give text, or token ids with --ids") from exc
-    sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed)
-    wish = Wish(prompt, max_tokens, sampling, stops, ids, quiet=as_json)
+    flags = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+    }
+    chosen = {name: value for name, value in flags.items() if value is not None}
+    wish = Wish(prompt, max_tokens, chosen, stops, ids, quiet=as_json)
     return trio.run(_main, settings, wish)
 
 
@@ -105,7 +116,7 @@ async def _generate(swarm: visitor.Visitor, settings: Settings, wish: Wish) -> d
     files = await client.fetch_model_files(swarm.host, PeerId(stages[0].peer), model)
     prompt = _prompt_ids(files, wish)
     max_tokens = client.prepare(files, prompt, wish.max_tokens)
-    request = Request(tuple(prompt), max_tokens, files.eos, wish.sampling)
+    request = Request(tuple(prompt), max_tokens, files.eos, _sampling(files, wish))
     began_s = trio.current_time()
     async with swarm.client.generate(model, stages, request) as generation:
         answer = await _stream(generation, files, wish, began_s)
@@ -161,6 +172,13 @@ def _model_id(settings: Settings) -> str:
         known = manifest.make(checkpoint)
         manifest.keep(checkpoint, known, settings.cache)
     return known.model_id
+
+
+def _sampling(files: ModelFiles, wish: Wish) -> Sampling:
+    """What the model's author says, under what the person says."""
+    author = asdict(files.defaults)
+    del author["eos"]
+    return Sampling(**author | wish.chosen)
 
 
 def _prompt_ids(files: ModelFiles, wish: Wish) -> list[int]:

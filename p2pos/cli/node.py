@@ -34,7 +34,7 @@ def node() -> None:
 @click.option("--api", default="127.0.0.1:0", show_default=True, help="HOST:PORT of the HTTP interface.")
 @click.option(
     "--dtype",
-    type=click.Choice(["auto", "bf16", "f32"]),
+    type=click.Choice(["auto", "bf16", "f32", "f16"]),
     default="auto",
     show_default=True,
     help="Compute in this. auto: as the weights are stored. All stages of a route have the same.",

@@ -17,6 +17,8 @@ from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.node.content_service import fetch
 from p2pos.node.host import Host
 from p2pos.node.ports import Outbox
+from p2pos.shard.generation import MAX_VOCABULARY, Defaults
+from p2pos.shard.generation import read as read_defaults
 from p2pos.shard.manifest import Manifest
 from p2pos.shard.owner import Emit, Fail, Finish, OwnerEffect, OwnerSession, Request
 from p2pos.shard.session import Send
@@ -47,13 +49,17 @@ class ModelFiles:
     @property
     def vocabulary(self) -> int:
         """How many token ids there are."""
-        return int(self._text_config().get("vocab_size", 1 << 31))
+        return int(self._text_config().get("vocab_size", MAX_VOCABULARY))
+
+    @property
+    def defaults(self) -> Defaults:
+        """What ends a text, and how to sample where nobody says."""
+        return read_defaults(self.generation_config, self.config, self.vocabulary)
 
     @property
     def eos(self) -> tuple[int, ...]:
         """The ids that end a text."""
-        value = self.generation_config.get("eos_token_id", self._text_config().get("eos_token_id"))
-        return tuple(token for token in (value if isinstance(value, list) else [value]) if isinstance(token, int))
+        return self.defaults.eos
 
     def _text_config(self) -> dict[str, Any]:
         text: dict[str, Any] = self.config.get("text_config", self.config)
@@ -102,7 +108,10 @@ def _read(model: ModelId, files: dict[str, bytes]) -> ModelFiles:
         {**special, **strict_json.loads(files.get("tokenizer_config.json", b"{}"))},
         None if template is None else template.decode(),
     )
-    _ = (found.max_positions, found.vocabulary, found.eos)  # whatever they can't be made of is refused here
+    # whatever these can't be made of is refused here
+    if found.max_positions < 1 or not 1 <= found.vocabulary <= MAX_VOCABULARY:
+        raise ValueError("config.json names an impossible context or vocabulary")
+    _ = found.defaults
     return found
 
 

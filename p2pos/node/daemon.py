@@ -28,7 +28,7 @@ from p2pos.node.openai.catalogue import Catalogue
 from p2pos.node.openai.service import Api
 from p2pos.node.stage_service import StageService
 from p2pos.node.switchboard import Switchboard
-from p2pos.shard import manifest, runners
+from p2pos.shard import architecture, manifest, runners
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.grammar import Grammars
 from p2pos.shard.manifest import Manifest
@@ -100,7 +100,11 @@ async def run(config: NodeConfig, progress: Progress, *, task_status: TaskStatus
     Raises UserError, UnavailableError and others where it can't start; nothing is left behind then.
     """
     checkpoint = Checkpoint.open(config.model)
-    check(config.model, config.layers, device=config.device)  # before anything is written or anyone is told
+    # all this before anything is written or anyone is told
+    shape, _ = check(config.model, config.layers, device=config.device)
+    ids = architecture.vocabulary(shape)
+    checkpoint.check_tokenizer(ids)
+    checkpoint.defaults(ids)
     check_kernels(config.quantize, config.device)
     in_use = UserError(f"a node already runs in {config.home}", hint="give each its own --home")
     with lock.held(config.home, in_use):
@@ -332,7 +336,7 @@ class _Node:
     def _grammars(self) -> Grammars:
         """Raises UserError where the tokenizer or the model can't be used with one."""
         tokenizer = self._checkpoint.side_files()["tokenizer.json"].read_bytes()
-        return Grammars(tokenizer, self._stage.vocabulary, self._checkpoint.eos_tokens())
+        return Grammars(tokenizer, self._stage.vocabulary, list(self._checkpoint.defaults(self._stage.vocabulary).eos))
 
     async def _fetch_files(self, stage: StageRef, model: ModelId) -> ModelFiles:
         """A model's config and tokenizer from a node that serves it, which may be this one."""

@@ -4,14 +4,19 @@ Opening reads the headers alone. Weights are read tensor by tensor, by `pread`, 
 span's bytes and no others.
 """
 
-import json
 import math
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tokenizers import Tokenizer
+
+from p2pos.content import strict_json
 from p2pos.errors import UserError
+from p2pos.shard import generation
+from p2pos.shard.generation import Defaults
 
 SIDE_FILES = (
     "config.json",
@@ -28,6 +33,14 @@ ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "F64": 8, "I64": 8, "I32": 4, "I16"
 
 MAX_HEADER = 100_000_000
 """Bytes; the limit that the safetensors format sets for its header."""
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""The weights in one file; or which of several files has which tensor."""
+
+_COMPUTED_IN = {"F64": "f32", "F32": "f32", "F16": "f16"}
+"""What a stage computes in by itself, of what weights may be stored as; bf16 for the rest."""
+
+_AGAIN = "copy or download it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +74,18 @@ class Checkpoint:
         """
         if not directory.is_dir():
             raise UserError(f"there is no model directory at {directory}", hint="give --model an existing directory")
-        config = _read_json(directory / "config.json")
-        tensors: dict[str, TensorInfo] = {}
-        for file in _weight_files(directory):
-            tensors.update({tensor.name: tensor for tensor in _read_header(file)})
+        config = read_json(directory / "config.json")
+        index = read_index(directory)
+        headers = {name: _read_header(directory / name) for name in weight_files(directory, index)}
+        tensors = {tensor.name: tensor for header in headers.values() for tensor in header}
+        for name, file in index.items():  # of a tensor that two files have, the index says which counts
+            if name not in tensors or tensors[name].file.name != file:
+                found = next((tensor for tensor in headers[file] if tensor.name == name), None)
+                if found is None:
+                    raise UserError(
+                        f"{directory / INDEX} says that {name[:200]} is in {file}, which lacks it", hint=_AGAIN
+                    )
+                tensors[name] = found
         return cls(directory, tensors, config)
 
     @property
@@ -79,21 +100,46 @@ class Checkpoint:
 
     @property
     def dtype(self) -> str:
-        """What most of its weights are stored as, by the name that stages use: `f32`, else `bf16`."""
-        full = sum(tensor.nbytes for tensor in self.tensors.values() if tensor.dtype in {"F32", "F64"})
-        return "f32" if 2 * full > self.total_bytes else "bf16"
+        """What most of its weights are stored as, by the name that stages use: `f32`, `f16` or else `bf16`."""
+        stored: Counter[str] = Counter()
+        for tensor in self.tensors.values():
+            stored[_COMPUTED_IN.get(tensor.dtype, "bf16")] += tensor.nbytes
+        return max(stored, key=lambda dtype: stored[dtype], default="bf16")
 
     def side_files(self) -> dict[str, Path]:
         """Those of `SIDE_FILES` that are there."""
         return {name: self.directory / name for name in SIDE_FILES if (self.directory / name).is_file()}
 
-    def eos_tokens(self) -> list[int]:
-        """The ids that end a text: generation_config.json's word, else config.json's."""
+    def defaults(self, vocabulary: int) -> Defaults:
+        """What ends a text, and how to sample where nobody says; `vocabulary` is how many token ids the model has.
+
+        Raises UserError where generation_config.json or config.json says what makes no sense.
+        """
         path = self.directory / "generation_config.json"
-        generation = _read_json(path) if path.exists() else {}
-        value = generation.get("eos_token_id", self.config.get("eos_token_id"))
-        ids = value if isinstance(value, list) else [value]
-        return [token for token in ids if isinstance(token, int)]
+        try:
+            return generation.read(read_json(path) if path.exists() else {}, self.config, vocabulary)
+        except ValueError as exc:
+            raise UserError(f"{path if path.exists() else path.parent}: {exc}", hint="mend the file") from exc
+
+    def check_tokenizer(self, vocabulary: int) -> None:
+        """Raise UserError where tokenizer.json can't be read, or is another model's: it has ids that this one lacks.
+
+        A vocabulary larger than the tokenizer's is common (it is padded to a round number). So is an added token beyond
+        the vocabulary, such as Gemma 3's for images; a prompt with one is refused when it comes.
+        """
+        path = self.directory / "tokenizer.json"
+        if not path.is_file():
+            return
+        try:
+            tokenizer = Tokenizer.from_buffer(_read(path))
+        except ValueError as exc:
+            raise UserError(f"{path} can't be read: {str(exc)[:200]}", hint=_AGAIN) from exc
+        highest = max(tokenizer.get_vocab(with_added_tokens=False).values(), default=0)
+        if highest >= vocabulary:
+            raise UserError(
+                f"{path} does not fit the model: it has the token id {highest}, the model {vocabulary} ids",
+                hint="use the tokenizer that came with the model",
+            )
 
 
 def read_bytes(tensor: TensorInfo) -> bytes:
@@ -102,74 +148,107 @@ def read_bytes(tensor: TensorInfo) -> bytes:
         file.seek(tensor.offset)
         data = file.read(tensor.nbytes)  # not pread: one such call gives at most 2 GiB
     if len(data) != tensor.nbytes:
-        raise UserError(f"{tensor.file} is truncated at {tensor.name}", hint="copy or download it again")
+        raise UserError(f"{tensor.file} is truncated at {tensor.name}", hint=_AGAIN)
     return data
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file. Raises UserError where it's missing, can't be read, or holds something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = strict_json.loads(_read(path))
+    except ValueError as exc:
+        raise UserError(f"{path} is not valid JSON", hint=_AGAIN) from exc
+    if not isinstance(value, dict):
+        raise UserError(f"{path} does not hold a JSON object", hint=_AGAIN)
+    return value
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError as exc:
         raise UserError(
             f"{path.parent} has no {path.name}", hint="a model directory in Hugging Face format is needed"
         ) from exc
-    except (json.JSONDecodeError, UnicodeDecodeError) as exc:
-        raise UserError(f"{path} is not valid JSON", hint="copy or download it again") from exc
-    if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object", hint="copy or download it again")
-    return value
+    except OSError as exc:
+        raise UserError(f"{path} can't be read: {exc.strerror}", hint="see to its permissions") from exc
 
 
-def _weight_files(directory: Path) -> list[Path]:
-    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-    if index.is_file():
-        weight_map = _read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not all(
-            isinstance(name, str) and Path(name).name == name for name in weight_map.values()
-        ):
-            raise UserError(f"{index} has no weight_map of file names", hint="copy or download it again")
-        files = [directory / name for name in sorted(set(weight_map.values()))]
-    elif single.is_file():
-        files = [single]
-    else:
+def read_index(directory: Path) -> dict[str, str]:
+    """Tensor → file name, of a sharded checkpoint; empty where it isn't. Raises UserError where it can't be used."""
+    path = directory / INDEX
+    if not path.exists():
+        return {}
+    weight_map = read_json(path).get("weight_map")
+    # a name of a file here, and no path: what it names is opened
+    if not isinstance(weight_map, dict) or not all(
+        isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors") and "\0" not in name
+        for name in weight_map.values()
+    ):
+        raise UserError(f"{path} has no weight_map of safetensors file names", hint=_AGAIN)
+    if not weight_map:
+        raise UserError(f"{path} names no weights", hint=_AGAIN)
+    return weight_map
+
+
+def weight_files(directory: Path, index: dict[str, str]) -> list[str]:
+    """Names of the files that hold the weights. Raises UserError where one isn't there."""
+    files = sorted(set(index.values())) or [SINGLE]
+    if not index and not (directory / SINGLE).is_file():
         raise UserError(f"{directory} holds no safetensors weights", hint="convert the checkpoint to safetensors first")
-    for file in files:
-        if not file.is_file():
-            raise UserError(f"{directory} lacks {file.name}", hint="copy or download it again")
+    for name in files:
+        if not (directory / name).is_file():
+            raise UserError(f"{directory} lacks {name}, which its index names", hint=_AGAIN)
     return files
 
 
 def _read_header(file: Path) -> list[TensorInfo]:
     """The tensors of one file: 8 bytes little-endian length, a JSON header of that length, then the data."""
-    damaged = UserError(f"{file} is truncated or not a safetensors file", hint="copy or download it again")
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER + 1
-        if length > MAX_HEADER or 8 + length > size:
-            raise damaged
-        try:
-            header = json.loads(stream.read(length))
-        except (json.JSONDecodeError, UnicodeDecodeError) as exc:
-            raise damaged from exc
-    base = 8 + length
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = header_length(file, stream.read(8), size)
+            return parse_header(file, stream.read(length), size)
+    except OSError as exc:
+        raise UserError(f"{file} can't be read: {exc.strerror}", hint="see to its permissions") from exc
+
+
+def header_length(file: Path, start: bytes, size: int) -> int:
+    """Bytes of the header, from a file's first 8 bytes and its size. Raises UserError where they can't be."""
+    length: int = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER + 1
+    if length > MAX_HEADER or 8 + length > size:
+        raise _damaged(file)
+    return length
+
+
+def parse_header(file: Path, header: bytes, size: int) -> list[TensorInfo]:
+    """The tensors that a header names. Raises UserError where it's damaged or doesn't fill the file's `size` bytes."""
+    base = 8 + len(header)
     tensors = []
     try:
-        for name, entry in header.items():
+        entries = strict_json.loads(header)
+        for name, entry in entries.items():
             if name == "__metadata__":
                 continue
             begin, end = entry["data_offsets"]
-            shape = tuple(int(extent) for extent in entry["shape"])
+            shape = tuple(entry["shape"])
             item = ITEM_BYTES.get(entry["dtype"])
             if item is None:
                 raise UserError(
-                    f"{file}: {name} is stored as {entry['dtype']}", hint="use a bf16, fp16 or fp32 checkpoint"
+                    f"{file}: {name[:200]} is stored as {str(entry['dtype'])[:40]}",
+                    hint="use a bf16, fp16 or fp32 checkpoint",
                 )
+            if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
+                raise _damaged(file)
             if end - begin != math.prod(shape) * item:
-                raise damaged
+                raise _damaged(file)
             tensors.append(TensorInfo(name, file, entry["dtype"], shape, base + begin, end - begin))
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise damaged from exc
+        raise _damaged(file) from exc
     if tensors and max(tensor.offset + tensor.nbytes for tensor in tensors) != size:
-        raise damaged
+        raise _damaged(file)
     return tensors
+
+
+def _damaged(file: Path) -> UserError:
+    return UserError(f"{file} is truncated or not a safetensors file", hint=_AGAIN)

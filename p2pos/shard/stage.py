@@ -86,7 +86,7 @@ class Stage:
         Args:
             directory: a checkpoint in Hugging Face format.
             span: None takes all layers.
-            dtype: `bf16` or `f32`; weights stored otherwise are converted as they are read.
+            dtype: `bf16`, `f32` or `f16`; weights stored otherwise are converted as they are read.
             device: `cpu` or a CUDA device.
             quantize: `none`, or `int8` or `int4` to hold its linear layers in fewer bits.
             manifest: where given, every tensor's bytes are checked against its digest.
@@ -280,7 +280,9 @@ def _fill(model: nn.Module, reader: _Reader, dtype: torch.dtype, device: str, qu
             }
             loaded, _ = loader._load_pretrained_model(loader, slices, None, load_config)
         missing = sorted(set(loaded.missing_keys) - set(loader.all_tied_weights_keys))
-        wrong = sorted(str(key) for key in (*loaded.mismatched_keys, *loaded.conversion_errors))
+        # of a mismatch the loader tells the name, the shape that was found, and the one that was wanted
+        wrong = sorted(each[0] if isinstance(each, tuple) else str(each) for each in loaded.mismatched_keys)
+        wrong += sorted(loaded.conversion_errors)
         if missing or wrong:
             fault = f"lacks {missing[0]}" if missing else f"has {wrong[0]} in a shape that its config denies"
             raise UserError(f"{reader.checkpoint.directory} {fault}", hint="copy or download it again")

@@ -7,10 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from p2pos.errors import UserError
+from p2pos.models import DEFAULT
 from p2pos.shard import architecture
-from p2pos.shard.checkpoint import Checkpoint, TensorInfo, read_bytes
+from p2pos.shard.checkpoint import Checkpoint, TensorInfo, parse_header, read_bytes
 from p2pos.types import LayerSpan
 from tests import checkpoints
 
@@ -81,6 +84,104 @@ def test_an_index_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match="weight_map"):
         Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "does not hold a JSON object"),
+        ("[" * 100_000, "not valid JSON"),
+        ("{}", "no weight_map"),
+        ('{"weight_map": []}', "no weight_map"),
+        ('{"weight_map": {}}', "names no weights"),
+        ('{"weight_map": {"a": 5}}', "no weight_map"),
+        ('{"weight_map": {"a": ".."}}', "no weight_map"),
+        ('{"weight_map": {"a": "config.json"}}', "no weight_map"),
+        ('{"weight_map": {"a": "/x.safetensors"}}', "no weight_map"),
+        ('{"weight_map": {"a": "other.safetensors"}}', "lacks other.safetensors"),
+        ('{"weight_map": {"nonesuch": "model.safetensors"}}', "nonesuch is in model.safetensors, which lacks it"),
+    ],
+    ids=range(12),
+)
+def test_a_broken_index_is_refused(tmp_path: Path, checkpoint_of, index: str, says: str) -> None:
+    """An index that can't be read, leaves the directory, or names what isn't there is refused, in one line."""
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(checkpoint_of("llama") / name)
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(UserError, match=says) as refusal:
+        Checkpoint.open(tmp_path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, checkpoint_of) -> None:
+    """A file that the system keeps from us is the person's to see to, whatever its fault."""
+    (tmp_path / "config.json").mkdir()  # unlike a mode of 0, this holds for the superuser too
+    with pytest.raises(UserError, match=r"config.json can't be read: Is a directory"):
+        Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]},
+        {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 8]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]},
+        [],
+    ],
+    ids=range(8),
+)
+def test_a_header_that_lies_is_refused(entry: Any) -> None:
+    """Shapes and offsets that no tensor has are found in the header."""
+    with pytest.raises(UserError):
+        parse_header(Path("m.safetensors"), json.dumps({"a": entry}).encode(), 100)
+
+
+@pytest.mark.parametrize(("stored", "called"), [("float16", "f16"), ("bfloat16", "bf16"), ("float32", "f32")])
+def test_a_checkpoint_says_what_it_is_stored_as(tmp_path: Path, stored: str, called: str) -> None:
+    """The dtype that a stage computes in by itself is the one that most weights have."""
+    directory = checkpoints.save(tmp_path, "llama", dtype=getattr(torch, stored), num_hidden_layers=1)
+    assert Checkpoint.open(directory).dtype == called
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, checkpoint_of) -> None:
+    """A tokenizer with more ids than the model is another's; one with fewer belongs to a padded vocabulary."""
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(checkpoint_of("llama") / name)
+    (tmp_path / "tokenizer.json").write_bytes((DEFAULT / "tokenizer.json").read_bytes())
+    checkpoint = Checkpoint.open(tmp_path)
+    checkpoint.check_tokenizer(4096)
+    with pytest.raises(
+        UserError, match=r"tokenizer.json does not fit the model: it has the token id \d+, the model 256"
+    ):
+        checkpoint.check_tokenizer(256)
+
+
+def test_an_added_token_beyond_the_vocabulary_is_let_be(tmp_path: Path, checkpoint_of) -> None:
+    """Gemma 3's tokenizer has a token for images that its text models have no row for."""
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(checkpoint_of("llama") / name)
+    tokenizer = Tokenizer(WordLevel({"a": 0, "b": 255}, unk_token="a"))
+    tokenizer.add_special_tokens(["<image>"])
+    assert tokenizer.token_to_id("<image>") == 2
+    written = json.loads(tokenizer.to_str())
+    written["added_tokens"][0]["id"] = 256
+    (tmp_path / "tokenizer.json").write_text(json.dumps(written))
+    Checkpoint.open(tmp_path).check_tokenizer(256)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"not JSON", b"\xff", b'{"model": {"type": "BPE"}}'], ids=range(5))
+def test_a_broken_tokenizer_is_refused(tmp_path: Path, checkpoint_of, data: bytes) -> None:
+    """A tokenizer.json that holds no tokenizer is named."""
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(checkpoint_of("llama") / name)
+    (tmp_path / "tokenizer.json").write_bytes(data)
+    with pytest.raises(UserError, match="tokenizer.json can't be read"):
+        Checkpoint.open(tmp_path).check_tokenizer(256)
 
 
 @given(st.binary(max_size=200))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import DynamicCache
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from p2pos.errors import InternalError, UserError
 from p2pos.shard import manifest
@@ -100,13 +101,59 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     """A checkpoint that lacks a tensor of the span is refused by that tensor's name."""
     directory = checkpoints.save(tmp_path / "m", "qwen3")
     file = directory / "model.safetensors"
-    from safetensors.torch import load_file, save_file
-
     tensors = load_file(file)
     del tensors["model.layers.5.mlp.down_proj.weight"]
     save_file(tensors, file)
     with pytest.raises(UserError, match="lacks model.layers.5.mlp.down_proj.weight"):
         Stage.load(directory, LayerSpan(4, 6))
+
+
+def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
+    """A checkpoint whose tensor has a shape that its config denies is refused by that tensor's name."""
+    directory = checkpoints.save(tmp_path / "m", "qwen3")
+    file = directory / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.1.mlp.down_proj.weight"] = torch.zeros(64, 90)
+    save_file(tensors, file)
+    with pytest.raises(UserError, match="has model.layers.1.mlp.down_proj.weight in a shape that its config denies"):
+        Stage.load(directory, LayerSpan(0, 2), dtype="f32")
+
+
+def test_tensors_that_no_layer_has_are_passed_over(tmp_path: Path, checkpoint_of) -> None:
+    """Older checkpoints carry the rotary frequencies, which are computed: the model is the same without them."""
+    directory = checkpoints.save(tmp_path / "m", "llama")
+    tensors = load_file(directory / "model.safetensors")
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.full((8,), 7.0)
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    assert torch.equal(_logits(directory, "f32"), _logits(checkpoint_of("llama"), "f32"))
+
+
+@pytest.mark.parametrize("stored", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("shards", ["60KB", "1GB"], ids=["sharded", "single"])
+def test_a_checkpoint_is_what_transformers_loads(tmp_path: Path, stored: str, tied: bool, shards: str) -> None:
+    """However it is stored, a model in two stages gives the logits that transformers gives in the same dtype."""
+    dtype = getattr(torch, stored)
+    directory = checkpoints.save(tmp_path / "a", "llama", dtype=dtype, tie_word_embeddings=tied, num_hidden_layers=2)
+    AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).save_pretrained(tmp_path / "b", max_shard_size=shards)
+    assert (tmp_path / "b" / "model.safetensors").exists() == (shards == "1GB")
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "b", dtype="auto").eval()
+    assert whole.dtype == dtype
+    with torch.no_grad():
+        expected = whole(torch.arange(3, 40)[None]).logits[0, -1]
+    ours = _logits(tmp_path / "b", Checkpoint.open(tmp_path / "b").dtype)
+    assert ours.dtype == dtype
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+def _logits(directory: Path, dtype: str) -> torch.Tensor:
+    """Of the last of some tokens, through two stages."""
+    flow = torch.arange(3, 40)
+    layers = Stage.load(directory, dtype=dtype).layers
+    for span in (LayerSpan(0, layers // 2), LayerSpan(layers // 2, layers)):
+        stage = Stage.load(directory, span, dtype=dtype)
+        flow = stage.run(flow, stage.new_cache(), want_logits=stage.is_tail)
+    return flow
 
 
 @pytest.mark.cuda
