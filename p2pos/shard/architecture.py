@@ -1,10 +1,14 @@
 """From a config to a span of its own model's code, with pass-throughs where other nodes' layers would be.
 
-No architecture is named here. transformers publishes, for each architecture that can be cut, a pipeline plan
-(`base_model_pp_plan`): the modules of the base model in the order a token passes through them. The one fed by
-`input_ids` is the embedding, the `ModuleList` holds the layers, and what comes after it is the final norm.
+No architecture is named here. Which of a model's modules is its list of layers, transformers says for most in a
+pipeline plan (`base_model_pp_plan`); for the others it is the one `nn.ModuleList` of the text model that is as long as
+the config says. A stage that isn't the head runs its model's own code from the start all the same, on nothing: the
+code makes the masks, the positions and the rotary tables that the layers want, and an `Entry` where the first layer
+would be puts the hidden states that came from upstream in place of what it made of no embedding. An `Exit` behind the
+span keeps what leaves it, so that nothing that follows can change it.
 """
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +16,97 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from p2pos.errors import UserError
+from p2pos.shard import exceptions, layer_code, support
 from p2pos.types import LayerSpan
 
 DTYPES = {"bf16": torch.bfloat16, "f32": torch.float32, "f16": torch.float16}
 """What a stage computes in, by the name that announcements and tensor headers use."""
 
+CACHE_NAMES = ("past_key_values", "cache_params")
+"""What a model's forward calls its cache."""
+
 
 class PassThrough(nn.Module):
     """Stands where a module of another stage would be and hands its input on.
 
-    It keeps the module's plain attributes, because a model's forward may ask a layer what kind it is.
+    What a model asks it besides, such as what kind of layer it is, the original answers, which has no weights.
+
+    Args:
+        original: the module.
+        results: how many values it returns; 0 where it returns one, and not in a tuple.
+
     """
 
-    def __init__(self, original: nn.Module) -> None:
+    def __init__(self, original: nn.Module, results: int = 0) -> None:
         super().__init__()
-        plain = {name: value for name, value in vars(original).items() if not name.startswith("_")}
-        vars(self).update({name: value for name, value in plain.items() if isinstance(value, str | int | float)})
+        vars(self)["_original"] = original  # not as a submodule: its parameters are not ours to load
+        self._results = results
 
-    def forward(self, hidden_states: Any, *_args: Any, **_kwargs: Any) -> Any:
-        """Return the first argument."""
-        return hidden_states
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(vars(self)["_original"], name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the first argument, in a tuple with nothing besides where the module returns one."""
+        hidden = self.taken(args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None)))
+        return (hidden, *[None] * (self._results - 1)) if self._results else hidden
+
+    def taken(self, hidden: Any) -> Any:
+        """What it makes of its input: nothing new."""
+        return hidden
+
+
+class Entry(PassThrough):
+    """In the first layer's place, gives the hidden states that came from upstream, whatever it is given."""
+
+    hidden: torch.Tensor | None = None
+    """(batch, rows, width)."""
+    nothing: torch.Tensor | None = None
+    """What the model was fed instead."""
+
+    def taken(self, hidden: Any) -> Any:
+        """The hidden states from upstream."""
+        del hidden
+        given, self.hidden, self.nothing = self.hidden, None, None
+        return given
+
+
+class Exit(PassThrough):
+    """Behind the span's last layer, keeps what left it."""
+
+    hidden: torch.Tensor | None = None
+    """(batch, rows, width)."""
+
+    def taken(self, hidden: Any) -> Any:
+        """Hand it on, and keep it."""
+        self.hidden = hidden
+        return hidden
+
+
+class Blank(nn.Module):
+    """In the embedding's place: zeros of its shape, without its weights."""
+
+    def __init__(self, original: nn.Embedding, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._width, self._dtype = original.embedding_dim, dtype
+        vars(self)["weight"] = original.weight  # on the meta device: some models set it, which does nothing there
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Zeros (batch, rows, width) for ids (batch, rows)."""
+        return torch.zeros((*ids.shape, self._width), dtype=self._dtype, device=ids.device)
 
 
 def read_config(directory: Path) -> Any:
     """The transformers config of a model directory.
 
     Raises UserError where transformers doesn't know the architecture, it isn't a causal language model, it is
-    quantized, or it publishes no pipeline plan.
+    quantized, or its type is not one whose spans were found to answer as the whole model does.
     """
     known = f"transformers {transformers.__version__}"
     try:
@@ -59,52 +123,65 @@ def read_config(directory: Path) -> Any:
         raise UserError(f"{directory} is not a causal language model ({named})", hint="use a …ForCausalLM checkpoint")
     if getattr(config, "quantization_config", None):
         raise UserError(f"{directory} is quantized", hint="use the bf16, fp16 or fp32 checkpoint")
-    if not config.base_model_pp_plan:
-        raise UserError(
-            f"the architecture {architectures[0]} publishes no pipeline plan in {known}, so it can't be cut",
-            hint="use another architecture, such as Llama, Qwen3 or Gemma3",
-        )
+    why = support.why_not(config.model_type) or _asks_for(config)
+    if why:
+        raise UserError(f"{directory} is of the type {config.model_type}, which can't be cut: {why}", hint=support.HINT)
     return config
 
 
-def build(config: Any, span: LayerSpan, dtype: torch.dtype) -> nn.Module:
+def build(config: Any, span: LayerSpan, dtype: torch.dtype, *, attn_implementation: str | None = None) -> nn.Module:
     """A causal LM on the meta device (no memory for weights) that has only what the span needs.
 
     The stage with layer 0 keeps the embedding; the one with the last layer keeps norm and head, and the
     embedding too where the head is tied to it. Everything else passes through.
 
-    Raises UserError where no model can be made of the config's numbers.
+    Args:
+        config: of the whole model.
+        span: the layers to keep.
+        dtype: of the weights.
+        attn_implementation: by transformers' name; None takes what transformers would.
+
+    Raises:
+        UserError: no model can be made of the config's numbers, or it has no one list of layers.
+
     """
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attn_implementation)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as exc:
         raise UserError(
             f"config.json describes a model that can't be built: {type(exc).__name__}: {_first_line(exc)}",
             hint="copy or download it again",
         ) from exc
-    base = base_model(model)
-    embedding, layers, finals = _parts(config, base)
-    is_head, is_tail = span.start == 0, span.end == len(getattr(base, layers))
-    tied = bool(config.get_text_config(decoder=True).tie_word_embeddings)
-    modules = getattr(base, layers)
-    for index in range(len(modules)):
-        if index not in span:
-            modules[index] = PassThrough(modules[index])
-    if not (is_head or (is_tail and tied)):
-        setattr(base, embedding, PassThrough(getattr(base, embedding)))
-    if not is_tail:
-        for name in finals:
-            setattr(base, name, PassThrough(getattr(base, name)))
-        model.set_output_embeddings(PassThrough(model.get_output_embeddings()))
-        model.all_tied_weights_keys = {}
+    _cut(model, config, span, dtype)
     model.eval()
     return model  # type: ignore[no-any-return]  # transformers ships no types
 
 
 def base_model(model: nn.Module) -> Any:
-    """The model without its head."""
-    return getattr(model, str(model.base_model_prefix))
+    """The text model without its head.
+
+    Fed `inputs_embeds`, a stage that isn't the head takes them as the hidden states before its first layer; the
+    `last_hidden_state` of one that isn't the tail is what left its last.
+    """
+    whole: Any = model
+    found = whole.get_decoder()
+    if isinstance(found, PreTrainedModel) and found is not whole:
+        return found
+    if whole.base_model is not whole:  # one calls its head's matrix a decoder
+        return whole.base_model
+    return next((part for part in whole.children() if isinstance(part, PreTrainedModel)), whole)
+
+
+def cache_name(model: nn.Module) -> str:
+    """What the model's forward calls its cache."""
+    known = inspect.signature(type(model).forward).parameters
+    return next((name for name in CACHE_NAMES if name in known), CACHE_NAMES[0])
+
+
+def takes(module: nn.Module, name: str) -> bool:
+    """Whether the module's forward has an argument of this name."""
+    return name in inspect.signature(type(module).forward).parameters
 
 
 def attention(model: nn.Module) -> str:
@@ -133,7 +210,11 @@ def depends_on_length(config: Any) -> str:
 
 def layer_count(config: Any) -> int:
     """Decoder layers of the whole model."""
-    return int(config.get_text_config(decoder=True).num_hidden_layers)
+    text = config.get_text_config(decoder=True)
+    if text.model_type in exceptions.LAYER_COUNTS:
+        return int(getattr(text, exceptions.LAYER_COUNTS[text.model_type]))
+    # those with an encoder besides count that one's layers under the usual name
+    return int(getattr(text, "decoder_layers", None) or text.num_hidden_layers)
 
 
 def max_positions(config: Any) -> int:
@@ -151,13 +232,106 @@ def vocabulary(config: Any) -> int:
     return int(config.get_text_config(decoder=True).vocab_size)
 
 
-def _parts(config: Any, base: nn.Module) -> tuple[str, str, list[str]]:
-    """Names of the embedding, the list of layers, and what follows them, from the pipeline plan."""
-    plan = list(config.base_model_pp_plan.items())
-    embedding = next(name for name, (inputs, _) in plan if "input_ids" in inputs)
-    layers = next(name for name, _ in plan if isinstance(getattr(base, name), nn.ModuleList))
+def _cut(model: Any, config: Any, span: LayerSpan, dtype: torch.dtype) -> None:
+    base = base_model(model)
+    owner, name = _layer_list(base, layer_count(config), config)
+    layers: nn.ModuleList = getattr(owner, name)
+    is_head, is_tail = span.start == 0, span.end == len(layers)
+    results = layer_code.results(type(layers[0]).forward)
+    words = model.get_input_embeddings()
+    paths = {module: path for path, module in model.named_modules()}
+    tied = f"{paths[words]}.weight" in {*model.all_tied_weights_keys, *model.all_tied_weights_keys.values()}
+    finals = _finals(config, base)
+    for index in range(len(layers)):
+        if index not in span:
+            kind = Entry if index == 0 else Exit if index == span.end else PassThrough
+            layers[index] = kind(layers[index], results)
+    if not is_head:
+        if not (is_tail and tied):
+            model.set_submodule(paths[words], Blank(words, dtype))
+        _enter_at(model, base, layers[0], int(words.embedding_dim))
+    if not is_tail:
+        for final in finals:
+            setattr(base, final, PassThrough(getattr(base, final)))
+        model.all_tied_weights_keys = {}
+        _leave_at(base, layers[span.end])
+    for path, module in list(model.named_modules()):
+        if module is base or _within(base, module) or _within(module, base):
+            continue
+        # the head of a stage that isn't the tail, and the parts of a model that see or hear
+        if not is_tail or isinstance(module, PreTrainedModel):
+            model.set_submodule(path, PassThrough(module))
+
+
+def _within(outer: nn.Module, inner: nn.Module) -> bool:
+    return any(part is inner for part in outer.modules())
+
+
+def _layer_list(base: nn.Module, count: int, config: Any) -> tuple[nn.Module, str]:
+    """The module that has the list of layers, and the list's name in it."""
+    found: list[tuple[nn.Module, str]] = []
+    stops = (nn.ModuleList, PreTrainedModel)
+    inner = [path for path, module in base.named_modules() if path and isinstance(module, stops)]
+    for path, module in base.named_modules():
+        within = any(path.startswith(f"{other}.") for other in inner)
+        if isinstance(module, nn.ModuleList) and len(module) == count and not within:
+            parent, _, name = path.rpartition(".")
+            found.append((base.get_submodule(parent), name))
+    if len(found) != 1:
+        raise UserError(
+            f"the type {config.model_type} has {len(found)} lists of {count} layers, so it can't be cut",
+            hint=support.HINT,
+        )
+    return found[0]
+
+
+def _finals(config: Any, base: nn.Module) -> list[str]:
+    """Names of what follows the layers, from the pipeline plan."""
+    text = config.get_text_config(decoder=True)
+    plan = list((text.base_model_pp_plan or {}).items())
     order = [name for name, _ in plan]
-    return embedding, layers, order[order.index(layers) + 1 :]
+    lists = [name for name in order if isinstance(getattr(base, name, None), nn.ModuleList)]
+    return order[order.index(lists[0]) + 1 :] if lists else []
+
+
+def _enter_at(model: nn.Module, base: nn.Module, entry: Any, width: int) -> None:
+    """Have both take `inputs_embeds` for the hidden states before the span.
+
+    The model's own code gets zeros for them, because some of it writes into what it is given, and because an
+    embedding may be narrower than the layers. One that knows no `inputs_embeds` gets a token.
+    """
+    pad = getattr(base.config, "pad_token_id", None)
+    token = 1 if pad == 0 else 0  # not padding, from which some make a mask
+
+    def take(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        hidden = kwargs.get("inputs_embeds")
+        if hidden is None or hidden is entry.nothing:
+            return None
+        entry.hidden = hidden
+        if takes(base, "inputs_embeds") and takes(module, "inputs_embeds"):
+            entry.nothing = hidden.new_zeros((*hidden.shape[:2], width))
+            return args, {**kwargs, "inputs_embeds": entry.nothing}
+        rest = {name: value for name, value in kwargs.items() if name != "inputs_embeds"}
+        ids = torch.full(hidden.shape[:2], token, dtype=torch.long, device=hidden.device)
+        return args, {**rest, "input_ids": ids}
+
+    for module in {id(base): base, id(model): model}.values():
+        module.register_forward_pre_hook(take, with_kwargs=True)
+
+
+def _leave_at(base: nn.Module, exit_: Any) -> None:
+    def give(_module: nn.Module, _args: Any, output: Any) -> Any:
+        output.last_hidden_state = exit_.hidden
+        exit_.hidden = None
+        return output
+
+    base.register_forward_hook(give)
+
+
+def _asks_for(config: Any) -> str:
+    """What the config asks for that a span can't give, or ""."""
+    text = config.get_text_config(decoder=True)
+    return next((why for asked, why in exceptions.FEATURES if asked(text)), "")
 
 
 def _causal_lm_classes(model_type: str) -> set[str]:

@@ -16,7 +16,8 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.modeling_utils import LoadStateDictConfig
 
 from p2pos.errors import InternalError, UserError
-from p2pos.shard import architecture, blocked, paged
+from p2pos.shard import architecture, blocked, exceptions, paged
+from p2pos.shard import cache as caches
 from p2pos.shard.cache import SpanCache
 from p2pos.shard.checkpoint import Checkpoint, TensorInfo
 from p2pos.shard.manifest import Manifest
@@ -58,6 +59,9 @@ class Stage:
     ) -> None:
         self._model = model
         self._base = architecture.base_model(model)
+        self._cache_name = architecture.cache_name(self._base)
+        self._kind = str(config.get_text_config(decoder=True).model_type)
+        self._keeps = {"logits_to_keep": 1} if architecture.takes(model, "logits_to_keep") else {}
         self._config = config
         self.span = span
         self.device = device
@@ -131,7 +135,7 @@ class Stage:
 
     def new_cache(self) -> SpanCache:
         """An empty cache for one session."""
-        return SpanCache(self._config, self.span)
+        return caches.new(self._base, self._config, self.span)
 
     @torch.inference_mode()
     def run(self, inputs: torch.Tensor, cache: SpanCache, *, want_logits: bool = False) -> torch.Tensor:
@@ -152,12 +156,20 @@ class Stage:
         if want_logits and not self.is_tail:
             raise InternalError(f"layers {self.span} have no head")
         rows = inputs.shape[0]
-        start = cache.positions
-        positions = torch.arange(start, start + rows, device=self.device).unsqueeze(0)
-        feed = {"input_ids" if self.is_head else "inputs_embeds": inputs.to(self.device).unsqueeze(0)}
-        kwargs = {**feed, "position_ids": positions, "past_key_values": cache, "use_cache": True}
+        if rows > 1 and cache.positions and self._kind in exceptions.STEPWISE:
+            outputs = [self._forward(row, cache, want_logits=want_logits) for row in torch.split(inputs, 1)]
+            return outputs[-1] if want_logits else torch.cat(outputs)
+        return self._forward(inputs, cache, want_logits=want_logits)
+
+    def _forward(self, inputs: torch.Tensor, cache: SpanCache, *, want_logits: bool) -> torch.Tensor:
+        rows = inputs.shape[0]
+        kwargs: dict[str, Any] = {self._cache_name: cache, "use_cache": True}
+        kwargs["input_ids" if self.is_head else "inputs_embeds"] = inputs.to(self.device).unsqueeze(0)
+        if self._kind in exceptions.POSITIONS:
+            start = cache.positions
+            kwargs["position_ids"] = torch.arange(start, start + rows, device=self.device).unsqueeze(0)
         if want_logits:
-            output = self._model(**kwargs, logits_to_keep=1).logits[0, -1]
+            output = self._model(**kwargs, **self._keeps).logits[0, -1]
         else:
             output = self._base(**kwargs).last_hidden_state[0]
         cache.advance(rows)

@@ -201,13 +201,6 @@ def test_a_model_that_is_not_causal_is_refused(tmp_path: Path) -> None:
         architecture.read_config(tmp_path)
 
 
-def test_an_architecture_without_a_plan_is_refused(tmp_path: Path) -> None:
-    """A causal LM that publishes no pipeline plan can't be cut, and the refusal says so."""
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
-    with pytest.raises(UserError, match="GPT2LMHeadModel publishes no pipeline plan"):
-        architecture.read_config(tmp_path)
-
-
 def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     """A model type that transformers doesn't know is named."""
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nonesuch"}))
