@@ -47,10 +47,15 @@ def run(figures: Figures, *, quick: bool, device: str) -> int:
         max_abs_diff=max((outcome.diffs["split"] for outcome in equal), default=None),
         tolerance=TOLERANCE,
         sampled=quick,
+        paged=sum("paged" in outcome.equal for outcome in outcomes),
         refused={
             outcome.model_type: support.why_not(outcome.model_type) for outcome in outcomes if outcome not in served
         },
-        wrong={outcome.model_type: outcome.reason for outcome in served if outcome not in equal},
+        wrong={
+            outcome.model_type: outcome.reason or "not equal where texts run side by side"
+            for outcome in served
+            if not set(support.record().types[outcome.model_type].equal) <= set(outcome.equal)
+        },
         unserved=sorted(outcome.model_type for outcome in equal if outcome not in served),
     )
     return 1

@@ -43,6 +43,9 @@ goes one hidden state for each token and nothing else, so types whose layers pas
 served, a config may still ask for what a span can't give (keys shared between layers, a second input for each layer,
 reading in both directions), and is refused with that reason.
 
+Sessions of a type marked *side by side* run in one batch over shared blocks of the cache, because that too was found
+equal to the whole model, to rounding. Those of the others run one after another, each with a cache of its own.
+
 After a change of transformers: `python scripts/make_support.py`, then `make docs`.
 """
 
@@ -57,8 +60,11 @@ def models_page() -> str:
         MODELS_HEAD,
         f"With transformers {found.transformers}, {len(served)} of {len(found.types)} types are served.",
         f"Of the {len(planned)} that publish a plan, {sum(not verdict.reason for verdict in planned)} are.\n",
-        "## Served\n\n| type | |\n|---|---|",
-        *(f"| `{name}` | {'plan' if verdict.plan else ''} |" for name, verdict in served.items()),
+        "## Served\n\n| type | | |\n|---|---|---|",
+        *(
+            f"| `{name}` | {'plan' if verdict.plan else ''} | {'side by side' if 'paged' in verdict.equal else ''} |"
+            for name, verdict in served.items()
+        ),
         "\n## Refused\n\n| type | | why |\n|---|---|---|",
         *(f"| `{name}` | {'plan' if verdict.plan else ''} | {verdict.reason} |" for name, verdict in refused.items()),
     ]

@@ -16,7 +16,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.modeling_utils import LoadStateDictConfig
 
 from p2pos.errors import InternalError, UserError
-from p2pos.shard import architecture, blocked, exceptions, paged
+from p2pos.shard import architecture, blocked, exceptions, paged, support
 from p2pos.shard import cache as caches
 from p2pos.shard.cache import SpanCache
 from p2pos.shard.checkpoint import Checkpoint, TensorInfo
@@ -185,6 +185,8 @@ class Stage:
             InternalError: the architecture isn't for it; and whatever its code raises where it isn't.
 
         """
+        if not support.holds(self._kind, "paged"):
+            raise InternalError(f"nobody has found {self._kind} equal to the whole model when texts run side by side")
         if found := architecture.depends_on_length(self._config):
             raise InternalError(f"its {found} positions depend on the length of the text")
         rows = torch.zeros(1, dtype=torch.long) if self.is_head else torch.zeros(1, self.width, dtype=self.dtype)

@@ -9,6 +9,7 @@ from transformers import CONFIG_MAPPING
 from bench import parity, parity_trial, tiny_models
 from p2pos.errors import UserError
 from p2pos.shard import architecture, exceptions, support
+from p2pos.shard.runners import Serial, choose
 from p2pos.shard.stage import Stage
 from p2pos.types import LayerSpan
 from scripts import make_docs
@@ -53,7 +54,7 @@ def test_a_worker_that_dies_is_an_outcome_and_is_replaced() -> None:
     worker.process.kill()
     worker.process.wait()
     assert "ends the process" in worker.ask("llama").reason
-    assert worker.ask("llama").equal == ("split",)
+    assert worker.ask("llama").equal == ("split", "paged")
     worker.end()
 
 
@@ -116,6 +117,13 @@ def test_a_config_that_asks_for_more_than_a_span_can_give_is_refused(
     """A type that passes is refused all the same where its config makes layers depend on more than hidden states."""
     with pytest.raises(UserError, match=why):
         architecture.read_config(_config(tmp_path, model_type, **fields))
+
+
+def test_a_type_that_is_wrong_side_by_side_runs_one_session_at_a_time(tmp_path: Path) -> None:
+    """RoBERTa counts positions in a way of its own, which a batch of several texts would get wrong."""
+    assert not support.holds("roberta", "paged")
+    stage = Stage.load(tiny_models.save(tmp_path / "m", "roberta"), LayerSpan(0, 2), dtype="f32")
+    assert isinstance(choose(stage, max_tokens=64, max_bytes=1 << 30), Serial)
 
 
 def test_a_stage_reads_no_embedding_that_it_does_not_need(tmp_path: Path) -> None:
