@@ -18,7 +18,7 @@ from p2pos.shard import manifest
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.owner import Request
 from p2pos.shard.routing import route
-from p2pos.shard.text import TextStream
+from p2pos.shard.text import TextStream, guarded
 from p2pos.types import PeerId
 from p2pos.wire.messages import Sampling, StageRef
 
@@ -189,7 +189,8 @@ def _prompt_ids(files: ModelFiles, wish: Wish) -> list[int]:
         return [int(word) for word in words]
     if files.tokenizer is None:
         raise UserError("this model has no tokenizer.json", hint="give token ids with --ids")
-    return list(files.tokenizer.encode(wish.prompt).ids)
+    tokenizer = files.tokenizer
+    return guarded(lambda: list(tokenizer.encode(wish.prompt).ids))
 
 
 def _route(stages: list[StageRef]) -> list[dict[str, str]]:

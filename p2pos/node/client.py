@@ -17,11 +17,13 @@ from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.node.content_service import fetch
 from p2pos.node.host import Host
 from p2pos.node.ports import Outbox
+from p2pos.node.vetting import vet
 from p2pos.shard.generation import MAX_VOCABULARY, Defaults
 from p2pos.shard.generation import read as read_defaults
 from p2pos.shard.manifest import Manifest
 from p2pos.shard.owner import Emit, Fail, Finish, OwnerEffect, OwnerSession, Request
 from p2pos.shard.session import Send
+from p2pos.shard.text import guarded
 from p2pos.types import Cid, ModelId, PeerId, SessionId
 from p2pos.wire.framing import Frame
 from p2pos.wire.messages import StageMessage, StageRef
@@ -81,15 +83,20 @@ _FILES = (
 
 async def fetch_model_files(host: Host, peer: PeerId, model: ModelId) -> ModelFiles:
     """Get a model's config and tokenizer from a node that serves it, checked against the model's id."""
-    return await read_model_files(lambda wanted: fetch(host, peer, wanted), model, peer=peer)
+    return await read_model_files(lambda wanted: fetch(host, peer, wanted), model, peer=peer, foreign=True)
 
 
-async def read_model_files(get: Fetch, model: ModelId, *, peer: PeerId) -> ModelFiles:
-    """Read a model's config and tokenizer. Raises PeerError, at the fault of `peer`, where they can't be read."""
+async def read_model_files(get: Fetch, model: ModelId, *, peer: PeerId, foreign: bool) -> ModelFiles:
+    """Read a model's config and tokenizer, which is tried elsewhere first where it's `foreign`.
+
+    Raises PeerError, at the fault of `peer`, where they can't be read.
+    """
     manifest = Manifest.from_bytes((await get([Cid(model)]))[Cid(model)], peer=peer)
     names = [name for name in _FILES if name in manifest.files]
     blocks = await get([manifest.files[name] for name in names])
     files = {name: blocks[manifest.files[name]] for name in names}
+    if foreign and "tokenizer.json" in files:
+        await vet(files["tokenizer.json"], peer=peer)
     try:
         # building a tokenizer of a hundred thousand tokens takes a second
         return await trio.to_thread.run_sync(_read, model, files)
@@ -104,7 +111,7 @@ def _read(model: ModelId, files: dict[str, bytes]) -> ModelFiles:
         model,
         strict_json.loads(files["config.json"]),
         strict_json.loads(files.get("generation_config.json", b"{}")),
-        Tokenizer.from_buffer(files["tokenizer.json"]) if "tokenizer.json" in files else None,
+        guarded(lambda: Tokenizer.from_buffer(files["tokenizer.json"])) if "tokenizer.json" in files else None,
         {**special, **strict_json.loads(files.get("tokenizer_config.json", b"{}"))},
         None if template is None else template.decode(),
     )

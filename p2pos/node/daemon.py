@@ -342,6 +342,6 @@ class _Node:
         """A model's config and tokenizer from a node that serves it, which may be this one."""
         peer = PeerId(stage.peer)
         if peer == self._host.peer:
-            return await read_model_files(self._content.blocks, model, peer=peer)
+            return await read_model_files(self._content.blocks, model, peer=peer, foreign=False)
         await self._host.connect(peer, stage.addresses)
         return await fetch_model_files(self._host, peer, model)

@@ -22,6 +22,10 @@ MAX_EXPANSION = 20_000
 they stand beside other keywords. Some 40 µs each; schemas in use have hundreds."""
 MAX_REFERENCES = 100
 """References that lead from one to the next."""
+MAX_PROPERTIES = 2000
+"""Of one object: compiling takes the square of their number, 3 s for 6,500."""
+MAX_LARK_LINES = 200
+"""Of a Lark grammar, and so of its rules: llguidance follows a chain of them on the stack, which ends at some 2,500."""
 
 _LIMITS = LLParserLimits(
     max_items_in_row=1000,  # half of the default: rows of a thousand items take some 40 ms a step
@@ -144,6 +148,8 @@ def _compile(grammar: Grammar) -> str:
     if grammar.kind == "regex":
         return LLMatcher.grammar_from_regex(grammar.text)
     if grammar.kind == "lark":
+        if len(grammar.text.splitlines()) > MAX_LARK_LINES:
+            raise UserError(f"the grammar has more than {MAX_LARK_LINES} lines")
         for schema in _embedded(grammar.text):
             _check_expansion(schema)
         return LLMatcher.grammar_from_lark(grammar.text)
@@ -199,6 +205,8 @@ class _Expansion:
         size = 1
         for key in ("properties", "patternProperties"):
             if isinstance(under := schema.get(key), dict):
+                if len(under) > MAX_PROPERTIES:
+                    raise UserError(f"an object of the schema has more than {MAX_PROPERTIES} properties")
                 size += self._sum(list(under.values()), references)
         for key in ("items", "prefixItems", "additionalItems", "additionalProperties", "propertyNames", "contains"):
             if key in schema:

@@ -1,8 +1,11 @@
 """Tokens into text as they come, and a stop at the first stop string. Needs no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from tokenizers import Tokenizer
+
+from p2pos.errors import PeerError
 
 MAX_UNFINISHED = 16
 """Tokens that may be held back for a character to be whole. Four bytes make one; some decoders give up a whole run of
@@ -10,6 +13,21 @@ bytes for one that is wrong, and runs in real text are two or three characters."
 
 _UNFINISHED = "\ufffd"
 """What decoders write for bytes that are no character, or not yet."""
+
+
+T = TypeVar("T")
+
+
+def guarded(work: Callable[[], T]) -> T:
+    """Call a tokenizer, which came with a model and may be anyone's. Raises PeerError for whatever it raises."""
+    try:
+        return work()
+    except BaseException as exc:
+        # tokenizers raises bare Exceptions, and where its Rust panics what is no Exception and known by its name alone
+        if isinstance(exc, Exception) or type(exc).__name__ == "PanicException":
+            line = str(exc).partition("\n")[0][:200]
+            raise PeerError("", f"the model's tokenizer failed: {line}") from exc
+        raise
 
 
 class TextStream:
@@ -74,7 +92,7 @@ class TextStream:
         return self._decode(self._tokens)[len(before) :]
 
     def _decode(self, tokens: list[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)) if tokens else ""
+        return guarded(lambda: str(self._tokenizer.decode(tokens, skip_special_tokens=True))) if tokens else ""
 
     def _take(self, count: int) -> str:
         shown, self._held = self._held[:count], "" if self.stopped else self._held[count:]

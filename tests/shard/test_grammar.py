@@ -191,13 +191,15 @@ def chained(count: int) -> Any:
         Grammar("lark", f"start: %json {json.dumps(nested(25))}"),
         schema({"type": "object", "properties": {f"k{i}": {"type": "string"} for i in range(1900)}}),
         schema({"anyOf": [{"pattern": f"(a|b|c)*x.{{{i}}}y"} for i in range(1000)]}),
+        schema({"properties": {f"{i:x}": {} for i in range(6500)}}),
+        Grammar("lark", "start: r0\n" + "\n".join(f"r{i}: r{i + 1}" for i in range(4000)) + '\nr4000: "a"'),
         Grammar("regex", "((((a{1,100}){1,100}){1,100}){1,100}){1,100}"),
         Grammar("lark", "start: x\nx: " + " | ".join(["x x"] * 50 + ['"a"'])),
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_a_grammar_that_would_take_long_does_not(grammar: Grammar) -> None:
-    """What would multiply out without end takes a second of processor time at most, refused or not."""
+    """What would multiply out, or overflow the stack, takes a second of processor time at most, refused or not."""
     began_s = time.process_time()
     try:
         constraint = GRAMMARS.start(grammar)

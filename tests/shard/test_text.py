@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from p2pos.shard.text import TextStream
+from p2pos.errors import PeerError
+from p2pos.shard.text import TextStream, guarded
 
 _BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 TOKENIZER = Tokenizer(models.BPE({symbol: index for index, symbol in enumerate(_BYTES)}, []))
@@ -105,3 +106,13 @@ def test_no_text_after_the_stop() -> None:
 def test_an_empty_stop_string_stops_nothing(stops: tuple[str, ...]) -> None:
     """ "" is in every text, so it is passed over."""
     assert "".join(pieces("abc", stops)[0]) == "abc"
+
+
+def test_a_tokenizer_that_panics_is_an_error_of_ours() -> None:
+    """A panic in Rust is no Exception, and would end more than the text; here it's the model's fault."""
+    broken = Tokenizer.from_buffer(TOKENIZER.to_str().encode())
+    broken.pre_tokenizer = pre_tokenizers.FixedLength(0)
+    with pytest.raises(PeerError, match="tokenizer failed: chunk size must be non-zero"):
+        guarded(lambda: broken.encode("Hello"))
+    with pytest.raises(KeyboardInterrupt):
+        guarded(lambda: (_ for _ in ()).throw(KeyboardInterrupt))

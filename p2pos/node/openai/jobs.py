@@ -26,6 +26,7 @@ from p2pos.node.openai.templates import Renderer, template_of
 from p2pos.node.openai.texts import Spelling
 from p2pos.node.openai.tools import Form, form_of
 from p2pos.shard import grammar as grammars
+from p2pos.shard.text import guarded
 from p2pos.types import ModelId
 from p2pos.wire.messages import Grammar, Sampling
 
@@ -134,7 +135,9 @@ class Planner:
         if grammar is not None:
             await self._check(grammar, param)
         prompt = await self._renderer.render(known.files, request.messages, tools, request.chat_template_kwargs)
-        ids = await self._in_thread(lambda: list(tokenizer.encode(prompt, add_special_tokens=False).ids))
+        ids = await self._in_thread(
+            lambda: guarded(lambda: list(tokenizer.encode(prompt, add_special_tokens=False).ids))
+        )
         job = Job(
             request=request,
             model=model,
@@ -193,13 +196,13 @@ def _seed(seed: int | None) -> int:
 
 
 def _ids(tokenizer: Tokenizer, prompt: str | list[int]) -> list[int]:
-    return list(tokenizer.encode(prompt).ids) if isinstance(prompt, str) else prompt
+    return guarded(lambda: list(tokenizer.encode(prompt).ids)) if isinstance(prompt, str) else prompt
 
 
 def _echo(tokenizer: Tokenizer, prompt: str | list[int]) -> str:
     if isinstance(prompt, str):
         return prompt
-    return str(tokenizer.decode([token for token in prompt if token < 1 << 31]))
+    return guarded(lambda: str(tokenizer.decode(prompt)))
 
 
 def _form(files: ModelFiles, tools: list[Tool]) -> Form | None:
