@@ -89,9 +89,7 @@ class Job:
 
     def sampling(self, seed: int) -> Sampling:
         """How to choose the tokens of the text with this seed."""
-        return self.request.sampling(
-            self.files.generation_config, seed=seed, logprobs=self.logprobs, grammar=self.grammar
-        )
+        return self.request.sampling(self.files.defaults, seed=seed, logprobs=self.logprobs, grammar=self.grammar)
 
 
 class Planner:

@@ -5,11 +5,13 @@ would change the text and aren't supported are refused, so that nobody takes the
 """
 
 import hashlib
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from p2pos.node.openai.errors import ApiError
+from p2pos.shard.generation import Defaults
 from p2pos.wire.messages import MAX_CONTEXT, MAX_INT, Grammar, Sampling
 
 MAX_SEQUENCES = 16
@@ -83,32 +85,26 @@ class _Generation(BaseModel):
         """Whether a stream ends with the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def sampling(self, defaults: dict[str, Any], *, seed: int, logprobs: int, grammar: Grammar | None) -> Sampling:
+    def sampling(self, defaults: Defaults, *, seed: int, logprobs: int, grammar: Grammar | None) -> Sampling:
         """How the tail is to choose.
 
         Args:
-            defaults: the model's generation_config; its word counts where the request says nothing.
+            defaults: the model author's; they count where the request says nothing. Where the author doesn't sample,
+                OpenAI's count: a temperature of 1 and no filter.
             seed: of this one text.
             logprobs: as `Sampling.logprobs`.
             grammar: what the text is held to.
 
         """
-
-        def chosen(name: str, low: float, high: float, otherwise: float) -> float:
-            given = getattr(self, name)
-            if given is None:
-                given = defaults.get(name)
-                usable = isinstance(given, int | float) and not isinstance(given, bool) and low <= given <= high
-                given = given if usable else otherwise
-            return float(given)
-
+        author = defaults if defaults.temperature else replace(defaults, temperature=1.0)
+        top_p = author.top_p if self.top_p is None else self.top_p
         return Sampling(
-            temperature=chosen("temperature", 0, 2, 1.0),
-            top_p=max(chosen("top_p", 0, 1, 1.0), 1e-6),  # 0 keeps one token; the wire has no name for that but this
-            top_k=int(chosen("top_k", 0, 1 << 20, 0)),
-            repetition_penalty=chosen("repetition_penalty", 0.01, 100, 1.0),
+            temperature=author.temperature if self.temperature is None else self.temperature,
+            top_p=max(top_p, 1e-6),  # 0 keeps one token; the wire has no name for that but this
+            top_k=author.top_k if self.top_k is None else self.top_k,
+            repetition_penalty=self.repetition_penalty or author.repetition_penalty,
             seed=seed,
-            min_p=chosen("min_p", 0, 1, 0.0),
+            min_p=author.min_p if self.min_p is None else self.min_p,
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
             logit_bias=[(int(token), value) for token, value in (self.logit_bias or {}).items()],

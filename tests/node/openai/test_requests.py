@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from p2pos.node.openai.errors import ApiError
 from p2pos.node.openai.requests import ChatRequest, CompletionRequest, read, seed_of
+from p2pos.shard.generation import Defaults
 from p2pos.wire import codec
 from p2pos.wire.messages import MAX_INT, Open, StageRef
 
@@ -121,13 +122,14 @@ def test_fields_of_a_hosted_service_are_passed_over() -> None:
     assert chat(user="me", store=True, metadata={"a": "b"}, service_tier="auto").model == "m"
 
 
-def test_the_models_defaults_count_where_the_request_says_nothing() -> None:
-    """generation_config comes after the request and before OpenAI's defaults; what's impossible is passed over."""
-    defaults = {"temperature": 0.6, "top_p": 5, "top_k": 20, "repetition_penalty": "x"}
-    made = chat(top_k=7).sampling(defaults, seed=1, logprobs=0, grammar=None)
-    assert (made.temperature, made.top_p, made.top_k, made.repetition_penalty) == (0.6, 1.0, 7, 1.0)
-    assert chat().sampling({}, seed=1, logprobs=0, grammar=None).temperature == 1.0
-    assert chat(temperature=0).sampling(defaults, seed=1, logprobs=0, grammar=None).temperature == 0.0
+def test_the_authors_defaults_count_where_the_request_says_nothing() -> None:
+    """The request comes first, then the model's author; where the author doesn't sample, OpenAI's temperature of 1."""
+    author = Defaults(temperature=0.6, top_p=0.9, top_k=20, repetition_penalty=1.1)
+    made = chat(top_k=7).sampling(author, seed=1, logprobs=0, grammar=None)
+    assert (made.temperature, made.top_p, made.top_k, made.repetition_penalty) == (0.6, 0.9, 7, 1.1)
+    greedy = chat().sampling(Defaults(repetition_penalty=1.1), seed=1, logprobs=0, grammar=None)
+    assert (greedy.temperature, greedy.top_p, greedy.top_k, greedy.repetition_penalty) == (1.0, 1.0, 0, 1.1)
+    assert chat(temperature=0).sampling(author, seed=1, logprobs=0, grammar=None).temperature == 0.0
 
 
 @given(
@@ -149,7 +151,7 @@ def test_the_models_defaults_count_where_the_request_says_nothing() -> None:
 def test_what_is_accepted_the_wire_accepts_too(changes: dict[str, Any]) -> None:
     """No request gets through here only to be refused by a stage as malformed."""
     request = chat(**changes)
-    sampling = request.sampling({}, seed=seed_of(request.seed or 0, 3), logprobs=21, grammar=None)
+    sampling = request.sampling(Defaults(), seed=seed_of(request.seed or 0, 3), logprobs=21, grammar=None)
     order = Open(bytes(16), "m", "owner-peer", [StageRef("stage-peer", [], 0, 1)], 0, 1, 1, [], sampling, [])
     assert codec.decode(codec.encode(order), peer="p") == order
 
