@@ -31,12 +31,14 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("p2pos")))
     """Identity, wallets, queue, index: what must outlive a process."""
     cache: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("p2pos")))
-    """What can be made again: manifests of local models, tools."""
+    """What can be made again: models from a hub, manifests of local ones, tools."""
 
     bootstrap: Annotated[tuple[str, ...], NoDecode] = ()
     """Multiaddresses with /p2p/ of peers to join through; in the environment, separated by commas."""
     model: str = ""
-    """A model directory, or "" for the one that ships with the package."""
+    """A model directory, the name of one on a hub, or "" for the one that ships with the package."""
+    offline: bool = False
+    """Fetch no model from a hub: use what is here."""
 
     rpc_url: str = ""
     """The chain's JSON-RPC end point."""

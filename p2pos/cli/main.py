@@ -18,7 +18,7 @@ NOUNS = {
     "asset": ("p2pos.cli.asset", "asset", "Items and currencies: classes, minting, sending, signing."),
     "devnet": ("p2pos.cli.devnet", "devnet", "A local network of real processes."),
     "generate": ("p2pos.cli.generate", "generate", "Continue a text through the swarm."),
-    "model": ("p2pos.cli.model", "model", "Model manifests."),
+    "model": ("p2pos.cli.model", "model", "Model manifests, and models from a hub."),
     "node": ("p2pos.cli.node", "node", "The daemon that serves layers."),
     "relayer": ("p2pos.cli.relayer", "relayer", "The service that submits signed intents."),
     "swarm": ("p2pos.cli.swarm", "swarm", "Who serves which layers."),

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import get_args
 
 import click
@@ -15,6 +14,7 @@ from p2pos.errors import UserError
 from p2pos.models import DEFAULT
 from p2pos.node import daemon
 from p2pos.node.guard import read_token
+from p2pos.shard import hub
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.types import LayerSpan
 from p2pos.wire.messages import Quantization
@@ -26,7 +26,7 @@ def node() -> None:
 
 
 @node.command("run")
-@with_settings("model", "bootstrap", "api_token_file")
+@with_settings("model", "offline", "bootstrap", "api_token_file")
 @click.option("--layers", default="auto", show_default=True, help="Which layers to serve: A:B, or auto.")
 @click.option(
     "--listen", multiple=True, default=["/ip4/127.0.0.1/tcp/0"], show_default=True, help="Multiaddress to listen on."
@@ -81,11 +81,12 @@ def run(
     Prints one line of JSON when it is ready: peer id, addresses, and the HTTP interface's URL. SIGTERM or Ctrl-C
     finishes the sessions under way, says goodbye and leaves.
     """
-    model = Path(settings.model) if settings.model else DEFAULT
+    model = hub.locate(settings.model, settings.cache, offline=settings.offline) if settings.model else DEFAULT
     config = daemon.NodeConfig(
         home=settings.home,
         cache=settings.cache,
         model=model,
+        offline=settings.offline,
         layers=None if layers == "auto" else LayerSpan.parse(layers),
         listen=listen,
         bootstrap=settings.bootstrap,

@@ -21,7 +21,8 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
     """Give a command `--home` and a flag for each named setting, and call it with `settings` as first argument.
 
     Args:
-        names: of `rpc_url`, `contract`, `relayer_url`, `bootstrap`, `model`, `api_token_file`, `passphrase_file`.
+        names: of `rpc_url`, `contract`, `relayer_url`, `bootstrap`, `model`, `offline`, `api_token_file`,
+            `passphrase_file`.
 
     """
     flags: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
@@ -29,7 +30,11 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
         "contract": click.option("--contract", help="Address of the assets contract."),
         "relayer_url": click.option("--relayer-url", help="HTTP end point of a relayer."),
         "bootstrap": click.option("--bootstrap", multiple=True, help="Multiaddress of a peer to join through."),
-        "model": click.option("--model", help="A model directory; to generate, also a name or id that is served."),
+        "model": click.option(
+            "--model",
+            help="A model directory, or a model's name on a hub: ORG/NAME[@REVISION]; to generate, one that is served.",
+        ),
+        "offline": click.option("--offline", is_flag=True, help="Fetch nothing from a hub: use what is here."),
         "api_token_file": click.option(
             "--api-token-file",
             type=click.Path(path_type=Path, dir_okay=False),

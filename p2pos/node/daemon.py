@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from p2pos.node.openai.catalogue import Catalogue
 from p2pos.node.openai.service import Api
 from p2pos.node.stage_service import StageService
 from p2pos.node.switchboard import Switchboard
-from p2pos.shard import architecture, manifest, runners
+from p2pos.shard import architecture, hub, manifest, runners
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.grammar import Grammars
 from p2pos.shard.manifest import Manifest
@@ -36,7 +37,7 @@ from p2pos.shard.quantize import check_kernels
 from p2pos.shard.routing import uncovered
 from p2pos.shard.runners import Runner
 from p2pos.shard.session import MAX_WAITING
-from p2pos.shard.stage import Stage, check
+from p2pos.shard.stage import Stage, check, needed
 from p2pos.types import Cid, LayerSpan, ModelId, PeerId
 from p2pos.wire.framing import Frame
 from p2pos.wire.messages import CONTENT_PROTOCOL, STAGE_PROTOCOL, Announcement, Quantization, StageRef
@@ -60,6 +61,9 @@ class NodeConfig:
     home: Path
     cache: Path
     model: Path
+    """A checkpoint's directory; one of a hub's may lack weights."""
+    offline: bool
+    """Fetch none of them."""
     layers: LayerSpan | None
     """None takes the first layers that nobody serves, or all of them."""
     listen: tuple[str, ...]
@@ -120,6 +124,7 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
         known = await pin(checkpoint, config.cache)
         _, whole = check(config.model, None)
         span = config.layers or _choose(discovery, known, checkpoint, config, layers=whole.end)
+        await _fetch(config, span or whole, checkpoint, progress)
         stage = await _load(config, span, known, progress)
         runner = runners.choose(stage, max_tokens=config.max_tokens, max_bytes=config.cache_bytes or _quarter(stage))
         node = _Node(config, host, discovery, checkpoint, known, stage, runner)
@@ -129,6 +134,8 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
 
 async def pin(checkpoint: Checkpoint, cache: Path) -> Manifest:
     """The checkpoint's manifest: from the cache, or made by another process, so that this one reads its span alone."""
+    if checkpoint.partial is not None:
+        return manifest.make(checkpoint)  # reads no weights
     known = manifest.cached(checkpoint, cache)
     if known is None:
         _log.info("naming the model by its content; this happens once", model=str(checkpoint.directory))
@@ -155,6 +162,23 @@ def _choose(
         return None
     _log.info("choosing layers", model=checkpoint.name, served_by=len(announced))
     return uncovered(announced, known.model_id, layers)
+
+
+async def _fetch(config: NodeConfig, span: LayerSpan, checkpoint: Checkpoint, progress: Progress) -> None:
+    """Of a checkpoint from a hub, fetch what the span needs and isn't here."""
+    if checkpoint.partial is None:
+        return
+    stop = threading.Event()
+
+    def fetch() -> int:
+        return hub.fetch(checkpoint, needed(checkpoint, span), offline=config.offline, progress=progress, stop=stop)
+
+    try:
+        _log.info("fetching what isn't here", model=checkpoint.name, layers=str(span))
+        fetched = await trio.to_thread.run_sync(fetch, abandon_on_cancel=True)  # type: ignore[call-arg]  # trio-typing knows an older trio
+    finally:
+        stop.set()
+    _log.info("fetched", bytes=fetched)
 
 
 async def _load(config: NodeConfig, span: LayerSpan | None, known: Manifest, progress: Progress) -> Stage:

@@ -17,6 +17,7 @@ from p2pos.content import strict_json
 from p2pos.errors import UserError
 from p2pos.shard import generation
 from p2pos.shard.generation import Defaults
+from p2pos.shard.partial import Partial
 
 SIDE_FILES = (
     "config.json",
@@ -64,6 +65,8 @@ class Checkpoint:
     tensors: dict[str, TensorInfo]
     config: dict[str, Any]
     """config.json as it stands."""
+    partial: Partial | None = None
+    """Which of its bytes are here, of one that comes from a hub."""
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -86,12 +89,12 @@ class Checkpoint:
                         f"{directory / INDEX} says that {name[:200]} is in {file}, which lacks it", hint=_AGAIN
                     )
                 tensors[name] = found
-        return cls(directory, tensors, config)
+        return cls(directory, tensors, config, Partial.open(directory))
 
     @property
     def name(self) -> str:
-        """What people call it: the directory's name."""
-        return self.directory.resolve().name
+        """What people call it: the directory's name, or the repository's on its hub."""
+        return self.directory.resolve().name if self.partial is None else self.partial.origin.repo
 
     @property
     def total_bytes(self) -> int:

@@ -9,6 +9,10 @@
 How the tensors are spread over files doesn't matter, so the same weights sharded otherwise have the same name.
 Making the manifest reads every byte once; the result is kept in the cache with each file's size and time of change, and
 made again when one of them differs.
+
+Of a checkpoint from a hub (`p2pos.shard.hub`) no node need have every byte. There a tensor's digest is
+`lfs:SHA256:BEGIN-END`: the hub's digest of its whole file, and the offsets of its bytes. So all nodes that name the same
+commit have the same name for it; a copy of it in a directory has another.
 """
 
 import hashlib
@@ -71,10 +75,17 @@ class Manifest:
 
 
 def make(checkpoint: Checkpoint, *, on_bytes: Callable[[int], None] = lambda _: None) -> Manifest:
-    """Read every byte of a checkpoint and list the digests. `on_bytes` is told of each piece read, for progress."""
+    """Read every byte of a checkpoint and list the digests. `on_bytes` is told of each piece read, for progress.
+
+    Of one that comes from a hub, no weight is read.
+    """
     tensors = {}
     for name, tensor in sorted(checkpoint.tensors.items()):
-        digest = hashlib.sha256(read_bytes(tensor)).hexdigest()
+        if checkpoint.partial is None:
+            digest = hashlib.sha256(read_bytes(tensor)).hexdigest()
+        else:
+            _, whole = checkpoint.partial.origin.files[tensor.file.name]
+            digest = f"{whole}:{tensor.offset}-{tensor.offset + tensor.nbytes}"
         tensors[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "digest": digest}
         on_bytes(tensor.nbytes)
     return Manifest({name: cid.of(path.read_bytes()) for name, path in checkpoint.side_files().items()}, tensors)

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,21 @@ class LoadReport:
     seconds: float
     quantized: Summary
     """Which of its layers are held in fewer bits, and the bytes that this saves."""
+
+
+_TORCH_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""By safetensors' names."""
 
 
 class Stage:
@@ -232,6 +247,36 @@ def check(directory: Path, span: LayerSpan | None, *, device: str = "cpu") -> tu
     return config, span or LayerSpan(0, count)
 
 
+def needed(checkpoint: Checkpoint, span: LayerSpan | None = None) -> list[TensorInfo]:
+    """The tensors that a span, or all of a model, is made of, by its headers alone: the loader is run on the meta device.
+
+    Raises UserError where the checkpoint lacks one of them, or has it in a shape that its config denies.
+    """
+    config, span = check(checkpoint.directory, span)
+    dtype = architecture.DTYPES[checkpoint.dtype]
+    slices = {name: _Rehearsed(info) for name, info in checkpoint.tensors.items()}
+    _load_slices(architecture.build(config, span, dtype), checkpoint, slices, dtype, "meta", None)
+    return [each.info for each in slices.values() if each.used]
+
+
+class _Rehearsed:
+    """A lazy slice that has no data and knows whether it was asked for them."""
+
+    def __init__(self, info: TensorInfo) -> None:
+        self.info = info
+        self.used = False
+
+    def get_shape(self) -> list[int]:
+        return list(self.info.shape)
+
+    def get_dtype(self) -> str:
+        return self.info.dtype
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        self.used = True
+        return torch.empty(self.info.shape, dtype=_TORCH_DTYPES[self.info.dtype], device="meta")[index]
+
+
 class _Reader:
     """Hands the loader one lazy slice per tensor, and counts and checks the bytes that are read."""
 
@@ -244,8 +289,14 @@ class _Reader:
     def check(self, info: TensorInfo, tensor: torch.Tensor) -> torch.Tensor:
         self.bytes_read += info.nbytes
         self._on_bytes(info.nbytes)
-        if self._manifest is not None:
-            digest = hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+        partial = self.checkpoint.partial
+        if partial is None and self._manifest is None:
+            return tensor
+        data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+        if partial is not None:  # its manifest has the digests of whole files; which may not be here
+            partial.check(info.file, info.offset, data)
+        elif self._manifest is not None:
+            digest = hashlib.sha256(data).hexdigest()
             if digest != self._manifest.tensors[info.name]["digest"]:
                 raise UserError(
                     f"{info.file}: the bytes of {info.name} are not those of the manifest",
@@ -274,7 +325,24 @@ class _LazySlice:
 
 
 def _fill(model: nn.Module, reader: _Reader, dtype: torch.dtype, device: str, quantizer: LoadQuantizer | None) -> None:
-    """Read the model's parameters by transformers' own loader, which knows each architecture's renamings."""
+    """Read the model's parameters from the files."""
+    tensors = reader.checkpoint.tensors
+    with ExitStack() as stack:
+        files = {tensor.file for tensor in tensors.values()}
+        sources = {file: stack.enter_context(safe_open(file, "pt", backend="pread")) for file in files}
+        slices = {name: _LazySlice(reader, info, sources[info.file]) for name, info in tensors.items()}
+        _load_slices(model, reader.checkpoint, slices, dtype, device, quantizer)
+
+
+def _load_slices(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    slices: Mapping[str, _LazySlice | _Rehearsed],
+    dtype: torch.dtype,
+    device: str,
+    quantizer: LoadQuantizer | None,
+) -> None:
+    """Fill the model's parameters by transformers' own loader, which knows each architecture's renamings."""
     loader: Any = model
     load_config = LoadStateDictConfig(
         dtype=dtype,
@@ -286,20 +354,15 @@ def _fill(model: nn.Module, reader: _Reader, dtype: torch.dtype, device: str, qu
     transformers.logging.set_verbosity_error()  # it would report every other stage's tensors as unexpected
     transformers.logging.disable_progress_bar()
     try:
-        with ExitStack() as stack:
-            files = {tensor.file for tensor in reader.checkpoint.tensors.values()}
-            sources = {file: stack.enter_context(safe_open(file, "pt", backend="pread")) for file in files}
-            slices = {
-                name: _LazySlice(reader, info, sources[info.file]) for name, info in reader.checkpoint.tensors.items()
-            }
-            loaded, _ = loader._load_pretrained_model(loader, slices, None, load_config)
+        loaded, _ = loader._load_pretrained_model(loader, slices, None, load_config)
         missing = sorted(set(loaded.missing_keys) - set(loader.all_tied_weights_keys))
         # of a mismatch the loader tells the name, the shape that was found, and the one that was wanted
         wrong = sorted(each[0] if isinstance(each, tuple) else str(each) for each in loaded.mismatched_keys)
         wrong += sorted(loaded.conversion_errors)
         if missing or wrong:
             fault = f"lacks {missing[0]}" if missing else f"has {wrong[0]} in a shape that its config denies"
-            raise UserError(f"{reader.checkpoint.directory} {fault}", hint="copy or download it again")
-        loader._finalize_model_loading(loader, load_config, loaded)
+            raise UserError(f"{checkpoint.directory} {fault}", hint="copy or download it again")
+        if device != "meta":
+            loader._finalize_model_loading(loader, load_config, loaded)
     finally:
         transformers.logging.set_verbosity(verbosity)

@@ -1,0 +1,161 @@
+"""What is asked of a model hub: a commit and its files, and bytes of one file. Failures in our own words.
+
+The requests go through `huggingface_hub`'s own session, so that HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and proxies mean
+what they mean to everyone. The token goes to the hub alone: a redirect to another host drops it.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx2
+from huggingface_hub import HfApi, constants, get_session, hf_hub_url
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # documented so
+
+from p2pos.errors import P2posError, UnavailableError, UserError
+from p2pos.shard.partial import Origin
+
+TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
+"""Seconds without a byte; what the hub's own client waits for metadata is 10."""
+
+RETRIES = 5
+"""Failures one after the other, without a byte between them, that end a download."""
+BACKOFF_S = (0.0, 1.0, 2.0, 4.0, 8.0)
+"""Before each retry. The first is at once: a connection that a proxy closed is common in a long download."""
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_AGAIN = "try again; what has come so far is kept"
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file of a commit."""
+
+    repo: str
+    commit: str
+    name: str
+    size: int
+    """Bytes."""
+
+
+def list_files(repo: str, revision: str) -> Origin:
+    """Which commit a revision is now, and its files.
+
+    Raises UserError where there's no such repository or revision, or it is gated; UnavailableError where the hub can't
+    be reached or answers nonsense.
+    """
+    with _failures(repo, revision):
+        try:
+            info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT.read)
+            files = {}
+            for each in info.siblings or []:
+                digest = f"lfs:{each.lfs.sha256}" if each.lfs is not None else f"git:{each.blob_id}"
+                if each.size is None or not re.fullmatch(r"lfs:[0-9a-f]{64}|git:[0-9a-f]{40}", digest):
+                    continue  # an empty file, or one that the hub knows no digest of
+                files[each.rfilename] = (int(each.size), digest)
+            commit = str(info.sha)
+        except (KeyError, TypeError, AttributeError, ValueError) as exc:
+            raise _nonsense() from exc
+    if not _COMMIT.fullmatch(commit):
+        raise _nonsense()
+    return Origin(repo, commit, files)
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision names a commit in full."""
+    return _COMMIT.fullmatch(revision) is not None
+
+
+def read(file: HubFile, begin: int, end: int) -> bytes:
+    """Some bytes of a file. Raises as `stream` does."""
+    return b"".join(stream(file, begin, end))
+
+
+def stream(file: HubFile, begin: int, end: int) -> Iterator[bytes]:
+    """Bytes `begin … end-1` of a file, as they come; a connection that breaks is taken up where it broke.
+
+    Raises UserError where the file is gone or gated; UnavailableError where the hub can't be reached, or answers
+    something else than was asked for.
+    """
+    at, failed = begin, 0
+    while at < end:
+        try:
+            with _failures(file.repo, file.commit):
+                for chunk in _request(file, at, end):
+                    if len(chunk) > end - at:
+                        raise _nonsense()
+                    at, failed = at + len(chunk), 0
+                    yield chunk
+        except UnavailableError:
+            failed += 1
+            if failed >= RETRIES:
+                raise
+            time.sleep(BACKOFF_S[failed - 1])
+
+
+def _request(file: HubFile, begin: int, end: int) -> Iterator[bytes]:
+    url = hf_hub_url(file.repo, file.name, revision=file.commit)
+    headers = {**build_hf_headers(), "Range": f"bytes={begin}-{end - 1}", "Accept-Encoding": "identity"}
+    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True) as response:
+        hf_raise_for_status(response)
+        whole = response.status_code == 200 and begin == 0 and end == file.size
+        asked = f"bytes {begin}-{end - 1}/{file.size}"
+        if not whole and (response.status_code != 206 or response.headers.get("Content-Range") != asked):
+            raise _nonsense()
+        for chunk in response.iter_bytes():
+            yield bytes(chunk)
+
+
+@contextmanager
+def _failures(repo: str, revision: str) -> Iterator[None]:
+    """Turn what the hub's client raises into ours. Addresses with signatures, and tokens, stay out of the text."""
+    try:
+        yield
+    except OfflineModeIsEnabled as exc:
+        raise UnavailableError("HF_HUB_OFFLINE is set", hint="unset it to fetch") from exc
+    except GatedRepoError as exc:
+        raise UserError(
+            f"the model {repo} is gated, and you have not been let in",
+            hint="accept its terms on the hub and set HF_TOKEN",
+        ) from exc
+    except RepositoryNotFoundError as exc:
+        raise UserError(
+            f"there is no model {repo} on {_host()}, or it is private",
+            hint="check the name; private ones need HF_TOKEN",
+        ) from exc
+    except RevisionNotFoundError as exc:
+        raise UserError(f"the model {repo} has no revision {revision}", hint="check what follows the @") from exc
+    except EntryNotFoundError as exc:
+        raise UserError(f"the model {repo} lacks a file that it lists", hint="tell its author") from exc
+    except HfHubHTTPError as exc:
+        raise _refused(repo, exc.response.status_code) from exc
+    except (httpx2.HTTPError, httpx2.InvalidURL) as exc:
+        why = str(exc).splitlines()[0][:200] if str(exc) else type(exc).__name__
+        raise UnavailableError(f"the hub at {_host()} can't be reached ({why})", hint=_AGAIN) from exc
+
+
+def _refused(repo: str, status: int) -> P2posError:
+    if status in {401, 403}:
+        return UserError(f"{_host()} refuses {repo} to you ({status})", hint="check HF_TOKEN and its permissions")
+    if status == 404:
+        return UserError(f"there is no model {repo} on {_host()}", hint="check the name")
+    return UnavailableError(f"the hub at {_host()} answered {status}", hint=_AGAIN)
+
+
+def _nonsense() -> UnavailableError:
+    return UnavailableError(f"the hub at {_host()} answered something else than was asked for", hint=_AGAIN)
+
+
+def _host() -> str:
+    return urlsplit(constants.ENDPOINT).netloc
