@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,9 @@ def p2pos(*arguments: str, home: Path, check: bool = True, **environment: str) -
 
 
 @contextmanager
-def node(directory: Path, model: Path | None, *arguments: str) -> Iterator[Node]:
+def node(
+    directory: Path, model: Path | str | None, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Node]:
     """One node, ready; killed at the end where it still runs."""
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "log"
@@ -67,7 +69,7 @@ def node(directory: Path, model: Path | None, *arguments: str) -> Iterator[Node]
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env={**os.environ, "P2POS_CACHE": str(directory.parent / "cache")},
+            env={**os.environ, "P2POS_CACHE": str(directory.parent / "cache"), **(environment or {})},
         )
     try:
         line = process.stdout.readline() if process.stdout else ""

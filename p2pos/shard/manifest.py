@@ -11,8 +11,8 @@ Making the manifest reads every byte once; the result is kept in the cache with 
 made again when one of them differs.
 
 Of a checkpoint from a hub (`p2pos.shard.hub`) no node need have every byte. There a tensor's digest is
-`lfs:SHA256:BEGIN-END`: the hub's digest of its whole file, and the offsets of its bytes. So all nodes that name the same
-commit have the same name for it; a copy of it in a directory has another.
+`lfs:SHA256:BEGIN-END`: the hub's digest of its whole file, and the offsets of its bytes. So all nodes that name the
+same commit have the same name for it; a copy of it in a directory has another.
 """
 
 import hashlib

@@ -248,7 +248,7 @@ def check(directory: Path, span: LayerSpan | None, *, device: str = "cpu") -> tu
 
 
 def needed(checkpoint: Checkpoint, span: LayerSpan | None = None) -> list[TensorInfo]:
-    """The tensors that a span, or all of a model, is made of, by its headers alone: the loader is run on the meta device.
+    """The tensors that a span, or all of a model, is made of, by the headers alone: the loader runs on the meta device.
 
     Raises UserError where the checkpoint lacks one of them, or has it in a shape that its config denies.
     """
