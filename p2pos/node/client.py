@@ -26,7 +26,7 @@ from p2pos.shard.session import Send
 from p2pos.shard.text import guarded
 from p2pos.types import Cid, ModelId, PeerId, SessionId
 from p2pos.wire.framing import Frame
-from p2pos.wire.messages import StageMessage, StageRef
+from p2pos.wire.messages import MAX_CONTEXT, StageMessage, StageRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class ModelFiles:
 
     @property
     def max_positions(self) -> int:
-        """Tokens that the context holds."""
-        return int(self._text_config().get("max_position_embeddings") or 1 << 20)
+        """Tokens that the context holds, as far as the wire counts."""
+        return min(int(self._text_config().get("max_position_embeddings") or MAX_CONTEXT), MAX_CONTEXT)
 
     @property
     def vocabulary(self) -> int:

@@ -14,10 +14,11 @@ from typing import Any, Self
 from tokenizers import Tokenizer
 
 from p2pos.content import strict_json
-from p2pos.errors import UserError
+from p2pos.errors import PeerError, UserError
 from p2pos.shard import generation
 from p2pos.shard.generation import Defaults
 from p2pos.shard.partial import Partial
+from p2pos.shard.text import guarded
 
 SIDE_FILES = (
     "config.json",
@@ -133,11 +134,17 @@ class Checkpoint:
         path = self.directory / "tokenizer.json"
         if not path.is_file():
             return
+        data = _read(path)
+
+        def highest_id() -> int:
+            tokenizer = Tokenizer.from_buffer(data)
+            tokenizer.encode("a")  # some faults show only now
+            return max(tokenizer.get_vocab(with_added_tokens=False).values(), default=0)
+
         try:
-            tokenizer = Tokenizer.from_buffer(_read(path))
-        except ValueError as exc:
-            raise UserError(f"{path} can't be read: {str(exc)[:200]}", hint=_AGAIN) from exc
-        highest = max(tokenizer.get_vocab(with_added_tokens=False).values(), default=0)
+            highest = guarded(highest_id)
+        except PeerError as exc:
+            raise UserError(f"{path} can't be used: {exc.message}", hint=_AGAIN) from exc
         if highest >= vocabulary:
             raise UserError(
                 f"{path} does not fit the model: it has the token id {highest}, the model {vocabulary} ids",

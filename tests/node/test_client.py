@@ -12,7 +12,7 @@ from p2pos.node.host import open_host
 from p2pos.node.identity import Identity
 from p2pos.shard.manifest import Manifest
 from p2pos.types import ModelId
-from p2pos.wire.messages import CONTENT_PROTOCOL
+from p2pos.wire.messages import CONTENT_PROTOCOL, MAX_CONTEXT
 
 
 def files(**config: Any) -> ModelFiles:
@@ -23,6 +23,11 @@ def test_a_text_ends_with_the_context() -> None:
     """More tokens than the context holds are not asked for."""
     assert prepare(files(), [1, 2, 3], 64) == 13
     assert prepare(files(), [1, 2, 3], 5) == 5
+
+
+def test_a_context_beyond_the_wire_is_cut_to_it() -> None:
+    """However much a model claims to hold, no more is asked for than a message can count."""
+    assert files(max_position_embeddings=10 << 20).max_positions == MAX_CONTEXT
 
 
 @pytest.mark.parametrize(
@@ -52,8 +57,20 @@ def test_what_ends_a_text(generation: dict[str, Any], config: dict[str, Any], ex
 
 @pytest.mark.parametrize(
     "config",
-    [[], {"text_config": 1}, {"vocab_size": "many"}, {"max_position_embeddings": [1]}, {"vocab_size": float("inf")}],
-    ids=str,
+    [
+        [],
+        {"text_config": 1},
+        {"vocab_size": "many"},
+        {"max_position_embeddings": [1]},
+        {"vocab_size": float("inf")},
+        {"vocab_size": 0},
+        {"vocab_size": 1 << 40},
+        {"max_position_embeddings": -1},
+        {"vocab_size": 100, "eos_token_id": 100},
+        {"vocab_size": 100, "eos_token_id": [-1]},
+        {"vocab_size": 100, "eos_token_id": [1] * 65},
+    ],
+    ids=lambda config: str(config)[:60],
 )
 def test_a_model_of_nonsense_is_the_peers_fault(config: Any) -> None:
     """Files that hash to the model's id may still be no model's; who serves them is at fault."""

@@ -174,13 +174,30 @@ def test_an_added_token_beyond_the_vocabulary_is_let_be(tmp_path: Path, checkpoi
     Checkpoint.open(tmp_path).check_tokenizer(256)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"not JSON", b"\xff", b'{"model": {"type": "BPE"}}'], ids=range(5))
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}",
+        b"not JSON",
+        b"\xff",
+        b'{"model": {"type": "BPE"}}',
+        # these two end in a panic of its Rust, the last when it is first used
+        b'{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"]}}',
+        (
+            b'{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "post_processor": {"type": '
+            b'"TemplateProcessing", "single": [{"SpecialToken": {"id": "q", "type_id": 0}}], "pair": [], '
+            b'"special_tokens": {}}}'
+        ),
+    ],
+    ids=range(7),
+)
 def test_a_broken_tokenizer_is_refused(tmp_path: Path, checkpoint_of, data: bytes) -> None:
     """A tokenizer.json that holds no tokenizer is named."""
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).symlink_to(checkpoint_of("llama") / name)
     (tmp_path / "tokenizer.json").write_bytes(data)
-    with pytest.raises(UserError, match="tokenizer.json can't be read"):
+    with pytest.raises(UserError, match="tokenizer.json can't be used"):
         Checkpoint.open(tmp_path).check_tokenizer(256)
 
 
