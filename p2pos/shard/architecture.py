@@ -6,6 +6,9 @@ the config says. A stage that isn't the head runs its model's own code from the 
 code makes the masks, the positions and the rotary tables that the layers want, and an `Entry` where the first layer
 would be puts the hidden states that came from upstream in place of what it made of no embedding. An `Exit` behind the
 span keeps what leaves it, so that nothing that follows can change it.
+
+What is small and stands outside of the layers (position embeddings; of types without a plan, norms) every stage holds,
+because no list says which of it comes before the layers and which after.
 """
 
 import inspect
@@ -255,16 +258,14 @@ def _cut(model: Any, config: Any, span: LayerSpan, dtype: torch.dtype) -> None:
             setattr(base, final, PassThrough(getattr(base, final)))
         model.all_tied_weights_keys = {}
         _leave_at(base, layers[span.end])
+    inside = {id(module) for module in base.modules()}
+    around = paths[base]
     for path, module in list(model.named_modules()):
-        if module is base or _within(base, module) or _within(module, base):
+        if id(module) in inside or not path or around.startswith(f"{path}."):
             continue
         # the head of a stage that isn't the tail, and the parts of a model that see or hear
         if not is_tail or isinstance(module, PreTrainedModel):
             model.set_submodule(path, PassThrough(module))
-
-
-def _within(outer: nn.Module, inner: nn.Module) -> bool:
-    return any(part is inner for part in outer.modules())
 
 
 def _layer_list(base: nn.Module, count: int, config: Any) -> tuple[nn.Module, str]:
@@ -300,15 +301,16 @@ def _enter_at(model: nn.Module, base: nn.Module, entry: Any, width: int) -> None
     The model's own code gets zeros for them, because some of it writes into what it is given, and because an
     embedding may be narrower than the layers. One that knows no `inputs_embeds` gets a token.
     """
+    knows = takes(base, "inputs_embeds") and takes(model, "inputs_embeds")
     pad = getattr(base.config, "pad_token_id", None)
     token = 1 if pad == 0 else 0  # not padding, from which some make a mask
 
-    def take(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+    def take(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         hidden = kwargs.get("inputs_embeds")
         if hidden is None or hidden is entry.nothing:
             return None
         entry.hidden = hidden
-        if takes(base, "inputs_embeds") and takes(module, "inputs_embeds"):
+        if knows:
             entry.nothing = hidden.new_zeros((*hidden.shape[:2], width))
             return args, {**kwargs, "inputs_embeds": entry.nothing}
         rest = {name: value for name, value in kwargs.items() if name != "inputs_embeds"}

@@ -1,6 +1,11 @@
-import pytest
+from pathlib import Path
 
+import pytest
+import torch
+
+from bench import tiny_models
 from p2pos.shard.cache import SpanCache
+from p2pos.shard.stage import Stage
 from p2pos.types import LayerSpan
 from tests import checkpoints
 
@@ -27,3 +32,24 @@ def test_a_sliding_window_elsewhere_masks_as_one_that_is_here() -> None:
 def test_an_empty_cache_holds_no_bytes() -> None:
     """Before a token has passed, nothing is held."""
     assert SpanCache(checkpoints.config("llama"), LayerSpan(0, 6)).nbytes == 0
+
+
+def test_states_elsewhere_count_as_begun() -> None:
+    """Linear attention layers of other stages have a state once tokens have passed, and the cache knows how many."""
+    config = tiny_models.config("mamba")
+    cache = SpanCache(config, LayerSpan(2, 4))
+    assert cache.get_seq_length() == 0
+    cache.advance(5)
+    assert cache.has_previous_state(0)
+    assert (cache.get_seq_length(), cache.get_mask_sizes(3, 0)) == (5, (8, 0))
+
+
+def test_the_bytes_of_states_are_counted(tmp_path: Path) -> None:
+    """What a linear attention layer keeps is counted as keys and values are."""
+    stage = Stage.load(tiny_models.save(tmp_path / "m", "mamba"), LayerSpan(0, 2), dtype="f32")
+    cache = stage.new_cache()
+    stage.run(torch.arange(3, 9), cache)
+    inner = (
+        2 * tiny_models.WIDTH
+    )  # mamba expands by two, convolves over four tokens, and keeps sixteen numbers for each
+    assert cache.nbytes == 2 * inner * (4 + 16) * 4
