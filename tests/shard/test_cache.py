@@ -49,7 +49,6 @@ def test_the_bytes_of_states_are_counted(tmp_path: Path) -> None:
     stage = Stage.load(tiny_models.save(tmp_path / "m", "mamba"), LayerSpan(0, 2), dtype="f32")
     cache = stage.new_cache()
     stage.run(torch.arange(3, 9), cache)
-    inner = (
-        2 * tiny_models.WIDTH
-    )  # mamba expands by two, convolves over four tokens, and keeps sixteen numbers for each
-    assert cache.nbytes == 2 * inner * (4 + 16) * 4
+    inner = 2 * tiny_models.WIDTH  # mamba expands by two
+    taps, states = 4, 16  # of the convolution, and numbers for each
+    assert cache.nbytes == 2 * inner * (taps + states) * 4
