@@ -2,7 +2,7 @@
 
 A prompt of 512 tokens and 8 more goes through two nodes that have never seen it, then the same 512 with 8 others:
 `ttft_ratio` is the first's time to its first token over the second's, pair by pair, each pair with a prefix of its own.
-The shape `B` of `checkpoints` in bf16, random weights, one torch thread per node, over loopback.
+The shape `A` of `checkpoints` in bf16, random weights, one torch thread per node, over loopback.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ TAIL_TOKENS = 8
 
 def run(figures: Figures, *, quick: bool, device: str) -> int:
     """Set `ttft_ratio`, `tokens`, `first_ttft_ms`, `second_ttft_ms`; return how many prefixes were tried."""
-    repeats = 5 if quick else 15
+    repeats = 3 if quick else 9
     with tempfile.TemporaryDirectory() as directory:
         pairs = trio.run(_measure, Path(directory), device, repeats)
     figures.median("ttft_ratio", [first / second for first, second in pairs])
@@ -32,7 +32,7 @@ def run(figures: Figures, *, quick: bool, device: str) -> int:
 
 async def _measure(directory: Path, device: str, repeats: int) -> list[tuple[float, float]]:
     """Seconds to the first token of a new prefix, and of the same one again."""
-    cache, shape = directory / "cache", checkpoints.B
+    cache, shape = directory / "cache", checkpoints.A
     model = checkpoints.write(directory / "model", shape, cache=cache)
     async with swarm(directory, model, 2, cache=cache, device=device) as nodes:
         pairs = []
