@@ -5,9 +5,8 @@ tokens of any of the four while the prompt is being worked on: from its `Open` t
 
 It may be as long as `chunk_plus_step_ms`: what one chunk of that prompt takes from end to end of the route by itself,
 and one token of the four, decoding without company, at the median. A chunk attends to all before it, so the last one,
-which is the longest, counts: with the stages' spans alike and each busy with a chunk of its own, a prompt that is one
-chunk longer takes one stage's time for that chunk more, and the route has as many stages as that. The difference is
-taken between prompts of 2,048 tokens and of one chunk less, each alone, at the median.
+which takes longest, counts: the nodes are shown a prompt of all but its last chunk, and then the whole, of which they
+have only that chunk to compute; its time to the first token is the chunk's.
 
 The shape `B` of `checkpoints` in bf16, random weights, one torch thread per node, over loopback.
 """
@@ -77,14 +76,17 @@ async def _measure(directory: Path, device: str, repeats: int) -> list[Trial]:
 
 async def _trial(nodes: Swarm, seeds: Iterator[int], chunk: int) -> Trial:
     shape = checkpoints.B
-    shorter = await nodes.text(checkpoints.prompt(shape, LONG_TOKENS - chunk, next(seeds)), 1)
-    longer = await nodes.text(checkpoints.prompt(shape, LONG_TOKENS, next(seeds)), 1)
+    shown = checkpoints.prompt(shape, LONG_TOKENS, next(seeds))
+    before = await nodes.text(shown[:-chunk], 1)
+    last = await nodes.text(shown, 1)
+    if 2 * last.first_s > before.first_s:
+        raise InternalError("the nodes did not remember what they were shown, so its last chunk can't be timed alone")
     prompts = [checkpoints.prompt(shape, PROMPT_TOKENS, next(seeds)) for _ in range(SESSIONS)]
     alone = await nodes.texts(prompts, ALONE_TOKENS)
     step_s = statistics.median(itertools.chain.from_iterable(text.gaps_s for text in alone))
     begin_s, end_s, arrivals = await _arrival(nodes, prompts, checkpoints.prompt(shape, LONG_TOKENS, next(seeds)))
     gap_s = max(longest_gap_s(each, begin_s, end_s) for each in arrivals)
-    return Trial(gap_s, STAGES * (longer.first_s - shorter.first_s), step_s)
+    return Trial(gap_s, last.first_s, step_s)
 
 
 async def _arrival(
