@@ -109,6 +109,7 @@ async def run(config: NodeConfig, progress: Progress, *, task_status: TaskStatus
     ids = architecture.vocabulary(shape)
     checkpoint.check_tokenizer(ids)
     checkpoint.defaults(ids)
+    needed(checkpoint, config.layers)
     check_kernels(config.quantize, config.device)
     in_use = UserError(f"a node already runs in {config.home}", hint="give each its own --home")
     with lock.held(config.home, in_use):

@@ -13,12 +13,12 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from urllib.parse import quote
 
 from huggingface_hub import is_offline_mode
@@ -152,7 +152,7 @@ def fetch(
                 f"{checkpoint.directory} has room for {free:,} bytes; this needs {total:,}",
                 hint="free some, or set P2POS_CACHE",
             )
-        on_bytes = progress(f"fetching {origin.repo}", total)
+        on_bytes = progress(f"fetching {origin.repo}", total) if total else lambda _: None
         for run in _runs(lacking):
             _fetch_run(partial, run, on_bytes, stop or threading.Event())
         broken = [
@@ -174,7 +174,7 @@ def _lay_out(directory: Path, listed: Origin) -> None:
         if size > MAX_SIDE_FILE:
             raise UserError(f"{listed.repo}: {name} has {size:,} bytes, more than {MAX_SIDE_FILE:,}")
         data = hub_http.read(HubFile(listed.repo, listed.commit, name, size), 0, size)
-        if not _has_digest(listed, name, hashlib.sha256(data).hexdigest(), _git_sha1(size, [data])):
+        if not _is_the_hubs(listed, name, [data]):
             raise _not_the_hubs(listed, name)
         _replace(directory / name, data)
     weights = sorted(set(local.read_index(directory).values())) or [local.SINGLE]
@@ -253,26 +253,23 @@ def _check_whole(checkpoint: Checkpoint, partial: Partial, name: str) -> bool:
         if sum(nbytes for _, _, nbytes in mine) != data or partial.lacking(mine) or partial.is_checked(name):
             return True
         file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0)
-        sha1 = _git_sha1(size, iter(lambda: file.read(1 << 20), b""))
-    if not _has_digest(partial.origin, name, sha256, sha1):
+        whole = _is_the_hubs(partial.origin, name, iter(lambda: file.read(1 << 20), b""))
+    if whole:
+        partial.set_checked(name)
+    else:
         partial.forget(piece for each in mine for piece in pieces(*each))
-        return False
-    partial.set_checked(name)
-    return True
+    return whole
 
 
-def _git_sha1(size: int, chunks: Any) -> str:
-    """The name that git gives a file."""
-    digest = hashlib.sha1(b"blob %d\0" % size)  # noqa: S324 - git's choice; compared, not relied on for secrecy
+def _is_the_hubs(origin: Origin, name: str, chunks: Iterable[bytes]) -> bool:
+    """Whether a file's bytes have the digest that the hub gives of it."""
+    size, known = origin.files[name]
+    kind, _, expected = known.partition(":")
+    # git's own digest is all there is of a small file
+    digest = hashlib.sha256() if kind == "lfs" else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     for chunk in chunks:
         digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _has_digest(origin: Origin, name: str, sha256: str, git_sha1: str) -> bool:
-    return origin.files[name][1] in {f"lfs:{sha256}", f"git:{git_sha1}"}
+    return digest.hexdigest() == expected
 
 
 def _not_the_hubs(origin: Origin, name: str) -> UnavailableError:

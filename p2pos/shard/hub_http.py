@@ -31,8 +31,8 @@ TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 
 RETRIES = 5
 """Failures one after the other, without a byte between them, that end a download."""
-BACKOFF_S = (0.0, 1.0, 2.0, 4.0, 8.0)
-"""Before each retry. The first is at once: a connection that a proxy closed is common in a long download."""
+BACKOFF_S = (0.0, 1.0, 2.0, 4.0)
+"""After each failure but the last. The first is nothing: in a long download a proxy may well close a connection."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _AGAIN = "try again; what has come so far is kept"
