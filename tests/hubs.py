@@ -29,6 +29,8 @@ class Hub:
     """Bytes of weights after which every answer waits for `let_go`."""
     break_after: int | None = None
     """Bytes of weights after which one answer's connection is closed."""
+    busy: int = 0
+    """Requests for weights that are still to be answered 503."""
     flip: int | None = None
     """An offset in a weight file whose byte comes flipped."""
     let_go: threading.Event = field(default_factory=threading.Event)
@@ -94,6 +96,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if path.startswith("/cdn/"):
                 hub.cdn_saw_token |= "Authorization" in self.headers
                 _, _, org, name, file = path.split("/")
+                if hub.busy:
+                    hub.busy -= 1
+                    self._refuse(503, "Busy")
+                    return
                 self._file(hub.repos[f"{org}/{name}"] / file, weights=True)
                 return
             parts = path.removeprefix("/api/models").split("/")

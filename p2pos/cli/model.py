@@ -42,8 +42,9 @@ def pin(settings: Settings, directory: Path, as_json: bool) -> None:
 @with_settings()
 @json_option
 def list_(settings: Settings, as_json: bool) -> None:
-    """List the models that were pinned on this machine."""
+    """List the models that were pinned on this machine, and those from a hub that are here, if only in part."""
     pinned = manifest.pinned(settings.cache)
+    pinned += [(manifest.make(each).model_id, str(each.directory)) for each in hub.kept(settings.cache)]
     if as_json:
         print_json([{"model": model_id, "directory": directory} for model_id, directory in pinned])
     for model_id, directory in () if as_json else pinned:

@@ -109,6 +109,15 @@ def resolve(model: HubId, cache: Path, *, offline: bool) -> Path:
     return directory
 
 
+def kept(cache: Path) -> Iterator[Checkpoint]:
+    """The models from hubs that are here, in whole or in part; one whose files are damaged is left out."""
+    for path in sorted((cache / "hub").glob(f"*/*/{ORIGIN}")):
+        try:
+            yield Checkpoint.open(path.parent)
+        except UserError:
+            continue  # whoever runs it is told what is wrong
+
+
 def fetch(
     checkpoint: Checkpoint,
     tensors: Sequence[TensorInfo],

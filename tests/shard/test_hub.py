@@ -1,6 +1,7 @@
 import re
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,25 @@ def checkpoints_layer_bytes(cache: Path) -> int:
     """Of one layer."""
     checkpoint = Checkpoint.open(hub.resolve(NAME, cache, offline=True))
     return sum(each.nbytes for each in checkpoint.tensors.values() if each.name.startswith("model.layers.4."))
+
+
+def test_several_processes_may_fetch_one_model(served: hubs.Hub, small: Path, tmp_path: Path) -> None:
+    """Spans that are fetched into one cache at the same time, and share layers, all come whole."""
+    spans = (LayerSpan(0, 3), LayerSpan(2, 5), LayerSpan(2, 6), LayerSpan(0, 6))
+    with ThreadPoolExecutor(len(spans)) as pool:
+        found = list(pool.map(lambda span: fetched(tmp_path, span), spans))
+    for (checkpoint, _), span in zip(found, spans, strict=True):
+        Stage.load(checkpoint.directory, span, dtype="f32")
+    for path in small.glob("*.safetensors"):
+        assert (checkpoint.directory / path.name).read_bytes() == path.read_bytes()
+    assert [each.name for each in hub.kept(tmp_path)] == ["org/small"]
+
+
+def test_a_hub_that_is_busy_for_a_moment_is_asked_again(served: hubs.Hub, tmp_path: Path) -> None:
+    """A 503 in the middle of a download does not end it."""
+    served.busy = 1
+    assert fetched(tmp_path, MIDDLE)[1] > 0
+    assert served.busy == 0
 
 
 def test_the_model_id_needs_no_weights(served: hubs.Hub, tmp_path: Path) -> None:
