@@ -28,8 +28,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two modules at a time: most tests wait for processes to start. A module's tests share what they start, so it stays whole.
 test: lint
-	$(BIN)/python -m pytest -m 'not soak' $(ARGS)
+	$(BIN)/python -m pytest -m 'not soak' -n 2 --dist loadscope $(ARGS)
 
 soak: setup
 	$(BIN)/python -m pytest -m soak $(ARGS)
