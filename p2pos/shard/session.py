@@ -20,7 +20,6 @@ from typing import Literal, TypeAlias
 
 from p2pos.errors import InternalError, PeerError
 from p2pos.shard import blocks
-from p2pos.shard.scheduler import LIGHT_ROWS
 from p2pos.types import PeerId, SessionId
 from p2pos.wire.messages import (
     BLOCK_TOKENS,
@@ -41,8 +40,7 @@ CHUNK = 512
 WINDOW = 4
 """Chunks that may be with the next stage unacknowledged: enough to keep it busy over a wide-area round trip.
 
-Decode steps and other runs of few rows don't count and aren't acknowledged: the token that comes round the ring says
-that they were computed.
+Decode steps don't count and aren't acknowledged: the token that comes round the ring says that they were computed.
 """
 MAX_QUEUED = 2 * WINDOW
 """Chunks that may wait here; an upstream neighbour that sends more has broken the window."""
@@ -211,7 +209,7 @@ class StageSession:
         if run is None or result.position != self._computed:
             raise InternalError(f"computed position {result.position} where {self._computed} was next")
         self._computed += result.rows
-        counts = run.rows > LIGHT_ROWS
+        counts = run.position < self.order.prompt_length
         effects: list[StageEffect] = []
         if self._downstream is not None:
             if result.header is None:
