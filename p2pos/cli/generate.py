@@ -14,7 +14,7 @@ from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.node import client, visitor
 from p2pos.node.client import Generation, ModelFiles
-from p2pos.shard import manifest
+from p2pos.shard import hub, manifest
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.owner import Request
 from p2pos.shard.routing import route
@@ -43,7 +43,7 @@ class Wish:
 
 @click.command()
 @click.argument("prompt")
-@with_settings("bootstrap", "model")
+@with_settings("bootstrap", "model", "offline")
 @click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Stop after this many.")
 @click.option("--temperature", type=click.FloatRange(0.0, 100.0), help="0 is greedy. Default: as the model says.")
 @click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), help="Default: as the model says.")
@@ -162,7 +162,14 @@ async def _stream(generation: Generation, files: ModelFiles, wish: Wish, began_s
 
 
 def _model_id(settings: Settings) -> str:
-    """What `--model` means to the swarm: for a directory, the id of what it holds."""
+    """What `--model` means to the swarm: for a directory, and for a revision on a hub, the id of what it holds.
+
+    A hub's model without a revision is the one that the swarm serves by that name.
+    """
+    named = hub.HubId.parse(settings.model)
+    if named is not None and "@" in settings.model and not Path(settings.model).is_dir():
+        # its config and tokenizer are fetched, and what its weights are; not the weights
+        return manifest.make(Checkpoint.open(hub.resolve(named, settings.cache, offline=settings.offline))).model_id
     directory = Path(settings.model)
     if not settings.model or not directory.is_dir():
         return settings.model

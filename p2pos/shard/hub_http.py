@@ -35,7 +35,7 @@ BACKOFF_S = (0.0, 1.0, 2.0, 4.0)
 """After each failure but the last. The first is nothing: in a long download a proxy may well close a connection."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_AGAIN = "try again; what has come so far is kept"
+_AGAIN = "try again (what came is kept), or use what is here with --offline"
 
 
 @dataclass(frozen=True, slots=True)

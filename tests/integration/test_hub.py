@@ -31,8 +31,10 @@ def test_nodes_of_a_hub_model_write_what_transformers_writes(tmp_path: Path, lar
             with swarms.node(tmp_path / "b" / "n", "org/large", *join, environment=environment) as second:
                 statuses = [node.status() for node in (first, second)]
                 prompt = " ".join(map(str, PROMPT))
-                wish = ("--model", "org/large", "--ids", prompt, "--max-tokens", "8", "--json")
-                done = swarms.p2pos("generate", *wish, "--bootstrap", first.address, home=tmp_path / "c" / "home")
+                wish = ("--model", "org/large@v1", "--ids", prompt, "--max-tokens", "8", "--json")
+                done = swarms.p2pos(
+                    *("generate", *wish, "--bootstrap", first.address), home=tmp_path / "c" / "home", **environment
+                )
         assert json.loads(done.stdout)["token_ids"] == expected.tolist()
         assert statuses[0]["model"] == statuses[1]["model"]
         assert {status["model_name"] for status in statuses} == {"org/large"}
