@@ -62,9 +62,6 @@ class Engine:
         on_done: told of each run's outcome, in the trio thread.
         grammars: makes what holds texts to grammars, when the first one asks for it; at the tail alone.
 
-    Attributes:
-        chunk: tokens of a prompt that go through the stage at once.
-
     """
 
     def __init__(
@@ -78,7 +75,7 @@ class Engine:
         grammars: Callable[[], Grammars] | None = None,
     ) -> None:
         self.stage = stage
-        self.chunk = chunk_tokens(stage.device.type)
+        self._chunk = chunk_tokens(stage.device.type)
         self._runner = runner
         self._dtype = dtype
         self._on_admitted = on_admitted
@@ -89,7 +86,7 @@ class Engine:
         self._sessions: dict[bytes, StageSession] = {}
         self._inside: set[bytes] = set()
         self._admission = Admission()
-        self._scheduler: Scheduler[Job] = Scheduler(self.chunk + 4 * LIGHT_ROWS)
+        self._scheduler: Scheduler[Job] = Scheduler(self._chunk + 4 * LIGHT_ROWS)
         self._jobs: dict[bytes, Job] = {}
         """The run of each session that waits; at most one, so at most `MAX_SESSIONS`."""
         self._arrived = trio.Event()
@@ -121,6 +118,14 @@ class Engine:
     def prefix_tokens(self) -> int:
         """Positions that were not computed because they were here already, since the start."""
         return self._prefix_tokens
+
+    def chunk(self) -> int:
+        """How many tokens of a prompt are to go through the stage at once: half as many while others decode.
+
+        Both stages of a route may be busy with a chunk when a token comes round, and each takes longer beside the
+        other than alone. With half chunks a token still waits no longer than one whole chunk by itself would take.
+        """
+        return self._chunk // 2 if any(self._sessions[name].decoding for name in self._inside) else self._chunk
 
     def tokens_per_s(self) -> float:
         """Tokens that left the stage per second, over the last ten seconds."""

@@ -15,6 +15,7 @@ when, is here. A peer that breaks one gets a PeerError, which ends its session a
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -112,14 +113,16 @@ class StageSession:
         me: this stage's peer id.
         sender: who sent the `Open`.
         now_s: the time, in seconds of any steady clock.
-        chunk: at the head, tokens of a prompt that go through at once; at most `CHUNK`.
+        chunk: at the head, how many tokens of a prompt are to go through at once now; at most `CHUNK`.
 
     Raises:
         PeerError: the order contradicts itself, or isn't for this peer or from its owner.
 
     """
 
-    def __init__(self, order: Open, *, me: PeerId, sender: PeerId, now_s: float, chunk: int = CHUNK) -> None:
+    def __init__(
+        self, order: Open, *, me: PeerId, sender: PeerId, now_s: float, chunk: Callable[[], int] = lambda: CHUNK
+    ) -> None:
         if order.owner != sender:
             raise PeerError(sender, f"opened a session for {order.owner}")
         if order.index >= len(order.stages) or order.stages[order.index].peer != me:
@@ -146,6 +149,7 @@ class StageSession:
         self._acked = 0  # positions that the next stage has in its cache
         self._in_flight: deque[int] = deque()  # ends of chunks sent on and not acknowledged
         self._queue: deque[Run] = deque()
+        self._uncut: tuple[int, ...] = ()  # at the head: tokens that are in no chunk yet
         self._running: Run | None = None
         self._chunk = chunk
         self._cached: int | None = None  # positions that were here when it was let in
@@ -164,6 +168,11 @@ class StageSession:
         peers |= {self._upstream} if self._upstream else set()
         peers |= {self._downstream.peer} if self._downstream else set()
         return frozenset(PeerId(peer) for peer in peers if peer != self._me)
+
+    @property
+    def decoding(self) -> bool:
+        """Whether its prompt is through this stage."""
+        return self._computed >= self.order.prompt_length
 
     def expired(self, now_s: float) -> bool:
         """Whether nobody has spoken of it for `IDLE_S`."""
@@ -268,12 +277,16 @@ class StageSession:
             raise PeerError(sender, f"sent tokens for position {message.position} where {self._received} is next")
         tokens = tuple(message.tokens)
         self._reserve(sender, len(tokens))
-        for start in range(0, len(tokens), self._chunk):
-            piece = tokens[start : start + self._chunk]
-            keys = self._file(piece)
-            self._queue.append(self._run(message.position + start, len(piece), tokens=piece, keys=keys))
+        self._uncut += tokens
         self._received += len(tokens)
         return self._next()
+
+    def _cut(self) -> None:
+        """Queue the next piece of the tokens that are here."""
+        piece = self._uncut[: self._chunk()]
+        position = self._received - len(self._uncut)
+        self._uncut = self._uncut[len(piece) :]
+        self._queue.append(self._run(position, len(piece), tokens=piece, keys=self._file(piece)))
 
     def _file(self, tokens: tuple[int, ...]) -> tuple[bytes, ...]:
         """The keys of the blocks that these next tokens fill."""
@@ -338,7 +351,11 @@ class StageSession:
 
     def _next(self) -> list[StageEffect]:
         """Run the next chunk, unless one runs already or the next stage has enough to do."""
-        if self._running or not self._queue or len(self._in_flight) >= WINDOW:
+        if self._running or len(self._in_flight) >= WINDOW:
+            return []
+        if self._uncut and not self._queue:
+            self._cut()
+        if not self._queue:
             return []
         self._running = self._queue.popleft()
         return [self._running]
@@ -366,4 +383,5 @@ class StageSession:
             return []
         self.over = True
         self._queue.clear()
+        self._uncut = ()
         return [Release()]

@@ -35,7 +35,7 @@ def order(index: int, count: int = 3, **changes: Any) -> Open:
 def stage(index: int, count: int = 3, *, cached: int = 0, chunk: int = CHUNK, **changes: Any) -> StageSession:
     """A session that has been let in, with so many positions of its prefix."""
     me, sender = PeerId(f"stage-{index}"), PeerId(changes.get("owner", OWNER))
-    session = StageSession(order(index, count, **changes), me=me, sender=sender, now_s=0.0, chunk=chunk)
+    session = StageSession(order(index, count, **changes), me=me, sender=sender, now_s=0.0, chunk=lambda: chunk)
     session.start(cached)
     return session
 

@@ -10,11 +10,11 @@ from p2pos.errors import PeerError
 from p2pos.shard import activations, runners
 from p2pos.shard.admission import MAX_WAITING_PER_OWNER
 from p2pos.shard.blocks import keys
-from p2pos.shard.engine import Engine, Failed, Outcome
+from p2pos.shard.engine import CPU_CHUNK, Engine, Failed, Outcome
 from p2pos.shard.session import MAX_SESSIONS, Computed, Run, StageSession
 from p2pos.shard.stage import Stage
 from p2pos.types import LayerSpan, PeerId
-from p2pos.wire.messages import BLOCK_TOKENS, Open, Sampling, StageRef, TensorHeader
+from p2pos.wire.messages import BLOCK_TOKENS, Open, Sampling, StageRef, Step, TensorHeader
 
 ME = PeerId("this-stage")
 
@@ -306,3 +306,21 @@ def test_a_released_text_is_there_for_the_next(middle: Stage) -> None:
 
     trio.run(main)
     assert [cached for _, cached in entered] == [0, 32, 0, 0]
+
+
+def test_chunks_are_halved_while_others_decode(middle: Stage) -> None:
+    """A prompt goes through in smaller pieces where someone waits for it."""
+
+    def act() -> None:
+        engine = make(middle, nothing)
+        decoding = session(1)
+        assert engine.admit(decoding) == ""
+        assert engine.chunk() == CPU_CHUNK
+        decoding.start()
+        decoding.on_message(PeerId("other-stage"), Step(decoding.session, 0, step(4).header), b"", 0.0)
+        decoding.on_computed(Computed(0, 4, TensorHeader("f32", [4, 64])), 0.0)
+        assert engine.chunk() == CPU_CHUNK // 2
+        engine.release(decoding)
+        assert engine.chunk() == CPU_CHUNK
+
+    in_trio(act)

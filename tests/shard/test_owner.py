@@ -77,7 +77,8 @@ class Network:
         if receiver == OWNER:
             self.perform(OWNER, self.owner.on_message(PeerId(sender), message, 0.0))
         elif isinstance(message, Open):
-            made = StageSession(message, me=PeerId(receiver), sender=PeerId(sender), now_s=0.0, chunk=self.chunk)
+            me, chunk = PeerId(receiver), lambda: self.chunk
+            made = StageSession(message, me=me, sender=PeerId(sender), now_s=0.0, chunk=chunk)
             self.stages[receiver] = made
             self.perform(receiver, made.start(self.caches.get(receiver, 0)))
         else:
