@@ -84,6 +84,8 @@ class Engine:
         self._grammars: Grammars | None = None
         self._constraints: dict[bytes, GrammarConstraint] = {}
         self._sessions: dict[bytes, StageSession] = {}
+        self._prefixes: dict[bytes, list[bytes]] = {}
+        """The keys of those that wait, as this stage files them: made once, asked for at each attempt."""
         self._inside: set[bytes] = set()
         self._admission = Admission()
         self._scheduler: Scheduler[Job] = Scheduler(self._chunk + 4 * LIGHT_ROWS)
@@ -145,6 +147,7 @@ class Engine:
         if not self._admission.wait(session.session, session.owner, trio.current_time()):
             return f"{self.waiting} sessions wait for room already"
         self._sessions[session.session] = session
+        self._prefixes[session.session] = _filed(session, session.order.prefix)
         self._let_in()
         return ""
 
@@ -174,6 +177,7 @@ class Engine:
             self._scheduler.remove(job)
         self._constraints.pop(session.session, None)
         self._sessions.pop(session.session, None)
+        self._prefixes.pop(session.session, None)
         self._inside.discard(session.session)
         self._admission.leave(session.session)
         self._runner.release(session.session)
@@ -213,10 +217,10 @@ class Engine:
             if len(self._inside) >= MAX_SESSIONS:
                 return False
             order = self._sessions[session].order
-            prefix = _filed(self._sessions[session], order.prefix)
-            found = self._runner.admit(session, order.prompt_length + order.max_tokens, prefix)
+            found = self._runner.admit(session, order.prompt_length + order.max_tokens, self._prefixes[session])
             if found is None:
                 return False
+            del self._prefixes[session]
             cached[session] = found
             return True
 
