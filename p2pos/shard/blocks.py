@@ -65,6 +65,8 @@ class Lease:
 
     blocks: list[int] = field(default_factory=list)
     reserved: int = 0
+    settled: bool = False
+    """Whether it is known how many of the blocks that were found are kept."""
     plan: list[int] = field(default_factory=list)
     """The blocks that it takes next where they are still free, the last first."""
 
@@ -82,6 +84,7 @@ class Blocks:
         self._free = set(range(count))
         self._spoken_for = bytearray(count)  # 0: free, and in nobody's plan
         self._holders = [0] * count
+        self._unsettled = [0] * count
         self._by_key: dict[bytes, int] = {}
         self._key: dict[int, bytes] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()  # held by nobody, kept for their keys; longest unused first
@@ -105,6 +108,9 @@ class Blocks:
     def admit(self, tokens: int, prefix: Sequence[bytes] = ()) -> Lease | None:
         """Promise room for a session, None where there isn't any.
 
+        Until `settle` says how much of what was found is kept, a found block that others hold is promised once more:
+        giving it back frees nothing then, and the session needs one of its own.
+
         Args:
             tokens: positions that it may come to hold.
             prefix: keys of its prompt's whole blocks, as this stage files them. The lease holds those found here.
@@ -117,23 +123,34 @@ class Blocks:
             if block is None:
                 break
             found.append(block)
-        unused = sum(1 for block in found if not self._holders[block])
-        if total - len(found) > self.available - unused:
+        if (
+            total > self.available
+        ):  # a found block takes one as well: an unused one itself, another's its second promise
             return None
         for block in found:
-            self._hold(block)
-        lease = Lease(found, total - len(found))
-        self._reserved += lease.reserved
-        start = self._spoken_for.find(bytes(lease.reserved))
+            self._idle.pop(block, None)
+            self._count(block, 1, unsettled=1)
+        wanted = total - len(found)
+        lease = Lease(found, wanted)
+        self._reserved += wanted
+        start = self._spoken_for.find(bytes(wanted))
         if start >= 0:
-            lease.plan = list(range(start + lease.reserved - 1, start - 1, -1))
-            self._spoken_for[start : start + lease.reserved] = b"\1" * lease.reserved
+            lease.plan = list(range(start + wanted - 1, start - 1, -1))
+            self._spoken_for[start : start + wanted] = b"\1" * wanted
         return lease
 
-    def keep(self, lease: Lease, blocks: int) -> None:
-        """Give back what the lease holds beyond so many blocks; they may be taken again."""
+    def settle(self, lease: Lease, blocks: int) -> None:
+        """Keep so many of the blocks that were found, and give the others back for blocks of its own.
+
+        Raises InternalError where that has been said already.
+        """
+        if lease.settled:
+            raise InternalError("a session begins twice")
+        lease.settled = True
+        for block in lease.blocks[:blocks]:
+            self._count(block, 0, unsettled=-1)
         for block in reversed(lease.blocks[blocks:]):
-            self._drop(block)
+            self._drop(block, unsettled=-1)
             lease.reserved += 1
             self._reserved += 1
         del lease.blocks[blocks:]
@@ -158,18 +175,24 @@ class Blocks:
     def release(self, lease: Lease) -> None:
         """End a lease. Its last blocks will go first: a text's beginning is the likeliest to be wanted again."""
         for block in reversed(lease.blocks):
-            self._drop(block)
+            self._drop(block, unsettled=0 if lease.settled else -1)
         self._reserved -= lease.reserved
         for block in self._free.intersection(lease.plan):
             self._spoken_for[block] = 0
         lease.blocks, lease.reserved, lease.plan = [], 0, []
 
-    def _hold(self, block: int) -> None:
-        self._idle.pop(block, None)
-        self._holders[block] += 1
+    def _count(self, block: int, holders: int, *, unsettled: int) -> None:
+        """More or fewer sessions hold a block, and more or fewer of them may yet give it back for one of their own.
 
-    def _drop(self, block: int) -> None:
-        self._holders[block] -= 1
+        Each of these is promised one, but for the last holder of all: what it gives back is free.
+        """
+        self._reserved -= min(self._unsettled[block], max(0, self._holders[block] - 1))
+        self._holders[block] += holders
+        self._unsettled[block] += unsettled
+        self._reserved += min(self._unsettled[block], max(0, self._holders[block] - 1))
+
+    def _drop(self, block: int, *, unsettled: int) -> None:
+        self._count(block, -1, unsettled=unsettled)
         if self._holders[block]:
             return
         if block in self._key:

@@ -129,7 +129,7 @@ class Paged:
 
     def adopt(self, session: bytes, position: int) -> None:
         """See `Runner`."""
-        self.blocks.keep(self._leases[session], position // BLOCK_TOKENS)
+        self.blocks.settle(self._leases[session], position // BLOCK_TOKENS)
         self._lengths[session] = position
 
     def prepare(self, session: bytes, position: int, rows: int) -> Rows:
