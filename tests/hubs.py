@@ -36,7 +36,9 @@ class Hub:
     let_go: threading.Event = field(default_factory=threading.Event)
     held: threading.Event = field(default_factory=threading.Event)
     weight_bytes: int = 0
-    """Sent."""
+    """Sent, in answer to requests that came since `forget`."""
+    age: int = 0
+    """How often `forget` was called."""
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
     """Of weights: file, first byte, one after the last."""
     requests: list[str] = field(default_factory=list)
@@ -55,7 +57,8 @@ class Hub:
         return {"HF_ENDPOINT": self.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": self.token or "hf_none"}
 
     def forget(self) -> None:
-        """Count anew."""
+        """Count anew. What an answer that is under way still sends, to a client that may be dead, isn't counted."""
+        self.age += 1
         self.weight_bytes = 0
         self.ranges.clear()
         self.requests.clear()
@@ -153,6 +156,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return
             if weights:
                 hub.ranges.append((path.name, begin, end))
+            age = hub.age
             for at in range(begin, end, CHUNK):
                 if weights and hub.hold_after is not None and hub.weight_bytes >= hub.hold_after:
                     self.wfile.flush()
@@ -168,7 +172,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 except OSError:  # the client was killed
                     self.close_connection = True
                     return
-                hub.weight_bytes += len(piece) if weights else 0
+                hub.weight_bytes += len(piece) if weights and hub.age == age else 0
 
         def _json(self, value: object) -> None:
             data = json.dumps(value).encode()

@@ -62,9 +62,9 @@ def test_a_killed_download_goes_on_where_it_was(tmp_path: Path, large: Path) -> 
             process.send_signal(signal.SIGKILL)
             process.wait(30)
         kept = sum(int(end) - int(begin) for _, begin, end, _ in map(str.split, ledger.read_text().splitlines()))
+        hub.forget()
         hub.hold_after = None
         hub.let_go.set()
-        hub.forget()
         done = swarms.p2pos(*arguments[2:], home=home, **hub.environment())
         total = Checkpoint.open(large).total_bytes
         assert 0 < kept < total
