@@ -26,7 +26,7 @@ from p2pos.shard.session import Send
 from p2pos.shard.text import guarded
 from p2pos.types import Cid, ModelId, PeerId, SessionId
 from p2pos.wire.framing import Frame
-from p2pos.wire.messages import MAX_CONTEXT, StageMessage, StageRef
+from p2pos.wire.messages import MAX_CONTEXT, Open, StageMessage, StageRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +206,8 @@ class Generation:
     def _perform(self, effects: Sequence[OwnerEffect]) -> None:
         for effect in effects:
             if isinstance(effect, Send):
+                if isinstance(effect.message, Open) and self._session.over:
+                    continue  # a message to an earlier stage found it lost: those after it have been told to close
                 try:
                     self._client.outbox.post(effect.peer, effect.addresses, effect.message, effect.payload)
                 except UnavailableError:

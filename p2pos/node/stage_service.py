@@ -195,5 +195,5 @@ class StageService:
         for session in list(self._sessions.values()):
             if session.expired(now_s):
                 self._perform(session, session.fail("deadline", "nobody spoke of this session any more"))
-        for session in self.engine.overdue():
-            self._perform(session, session.fail("busy", "it has had no room for some time"))
+        while overdue := self.engine.overdue():  # asked again each time: who leaves may let another in
+            self._perform(overdue[0], overdue[0].fail("busy", "it has had no room for some time"))

@@ -1,4 +1,4 @@
-"""Who is let in next when a stage is full: the owner that holds the fewest sessions, then who came first. Pure."""
+"""Who is let in next when a stage is full: whose owner would hold the least room then, then who came first. Pure."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +18,8 @@ class Waiting:
 
     session: bytes
     owner: str
+    size: int
+    """Tokens that it may come to hold."""
     deadline_s: float
 
 
@@ -26,20 +28,16 @@ class Admission:
 
     def __init__(self) -> None:
         self._queue: list[Waiting] = []
-        self._inside: dict[bytes, str] = {}
+        self._inside: dict[bytes, Waiting] = {}
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def enter(self, session: bytes, owner: str) -> None:
-        """A session is inside."""
-        self._inside[session] = owner
-
-    def wait(self, session: bytes, owner: str, now_s: float) -> bool:
+    def wait(self, session: bytes, owner: str, size: int, now_s: float) -> bool:
         """Queue a session; False where too many wait."""
         if len(self._queue) >= MAX_WAITING or sum(each.owner == owner for each in self._queue) >= MAX_WAITING_PER_OWNER:
             return False
-        self._queue.append(Waiting(session, owner, now_s + WAIT_S))
+        self._queue.append(Waiting(session, owner, size, now_s + WAIT_S))
         return True
 
     def leave(self, session: bytes) -> None:
@@ -59,12 +57,15 @@ class Admission:
         """
         entered: list[bytes] = []
         while self._queue:
-            held = Counter(self._inside.values())
-            first = min(self._queue, key=lambda each: held[each.owner])  # the earliest of equals
+            held: Counter[str] = Counter()
+            for inside in self._inside.values():
+                held[inside.owner] += inside.size
+            # the earliest of equals; who asks for all that there is goes after those who ask for little
+            first = min(self._queue, key=lambda each: held[each.owner] + each.size)
             if not try_(first.session):
                 break
             self._queue.remove(first)
-            self._inside[first.session] = first.owner
+            self._inside[first.session] = first
             entered.append(first.session)
         return entered
 

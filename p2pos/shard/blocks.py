@@ -42,13 +42,14 @@ def keys(model: str, tokens: Sequence[int]) -> list[bytes]:
     return found
 
 
-def scope(upstream: Iterable[StageRef]) -> bytes:
-    """Names those who vouch for a block's content: the stages before this one.
+def scope(owner: str, upstream: Iterable[StageRef]) -> bytes:
+    """Names those who vouch for a block's content: the session's owner, and the stages before this one.
 
-    A stage that doesn't see the tokens takes their keys from its neighbour. Only sessions that trust the same stages
-    anyway, because they pass through them, share what came from there.
+    A stage takes keys from its neighbour and from the owner, and can't tell whether they are those of the tokens that
+    made what it computes. So sessions of one owner share, over one way to the stage; nobody can spoil another's cache,
+    nor go on from another's text by its keys. A node that answers for many people owns all of their sessions.
     """
-    digest = hashlib.blake2b(digest_size=KEY_BYTES)
+    digest = hashlib.blake2b(f"{owner}\n".encode(), digest_size=KEY_BYTES)
     for stage in upstream:
         digest.update(f"{stage.peer} {stage.start}:{stage.end}\n".encode())
     return digest.digest()

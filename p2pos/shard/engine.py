@@ -15,7 +15,7 @@ import torch
 import trio
 from trio_typing import TaskStatus
 
-from p2pos.errors import InternalError, PeerError, UserError
+from p2pos.errors import InternalError, P2posError, PeerError, UserError
 from p2pos.shard import activations, blocks, sampling
 from p2pos.shard.admission import Admission
 from p2pos.shard.grammar import GrammarConstraint, Grammars
@@ -144,7 +144,7 @@ class Engine:
             return f"{wanted} tokens are more than the model's context of {self.stage.max_positions}"
         if wanted > self._runner.room:
             return f"its cache has no room for {wanted} tokens"
-        if not self._admission.wait(session.session, session.owner, trio.current_time()):
+        if not self._admission.wait(session.session, session.owner, wanted, trio.current_time()):
             return f"{self.waiting} sessions wait for room already"
         self._sessions[session.session] = session
         self._prefixes[session.session] = _filed(session, session.order.prefix)
@@ -192,9 +192,9 @@ class Engine:
                 self._arrived = trio.Event()
                 await self._arrived.wait()
                 continue
-            ready = [self._runner.prepare(job.session.session, job.run.position, job.run.rows) for job in jobs]
             for job in jobs:
                 del self._jobs[job.session.session]
+            ready = [self._prepared(job) for job in jobs]
             outcomes = await trio.to_thread.run_sync(self._compute, jobs, ready, limiter=self._thread)
             self._scheduler.done()
             self._count(jobs)
@@ -205,12 +205,20 @@ class Engine:
                     self._runner.done(job.session.session, job.run.position, job.run.rows, keys)
                 await self._on_done(job.session, outcome)
 
+    def _prepared(self, job: Job) -> Any:
+        """What the run needs to know, or what was wrong: a fault of ours ends its session, and the node goes on."""
+        try:
+            return self._runner.prepare(job.session.session, job.run.position, job.run.rows)
+        except P2posError as exc:
+            return exc
+
     def _share(self) -> int | None:
         """How many decode steps the head starts at once: of several stages, each should have some to do."""
         if not (self.stage.is_head and self._inside):
             return None
-        depth = max(len(self._sessions[session].order.stages) for session in self._inside)
-        return math.ceil(len(self._inside) / depth)
+        # each counts for itself, so that one long route doesn't make everybody's steps small
+        share = sum(1 / len(self._sessions[session].order.stages) for session in self._inside)
+        return max(1, round(share))
 
     def _let_in(self) -> None:
         def make_room(session: bytes) -> bool:
@@ -221,12 +229,12 @@ class Engine:
             if found is None:
                 return False
             del self._prefixes[session]
+            self._inside.add(session)
             cached[session] = found
             return True
 
         cached: dict[bytes, int] = {}
         for session in self._admission.let_in(make_room):
-            self._inside.add(session)
             self._on_admitted(self._sessions[session], cached[session])
 
     def _compute(self, jobs: Sequence[Job], ready: Sequence[Any]) -> list[Outcome]:
@@ -234,6 +242,9 @@ class Engine:
         outcomes: dict[int, Outcome] = {}
         works: dict[int, Work] = {}
         for index, job in enumerate(jobs):
+            if isinstance(ready[index], P2posError):
+                outcomes[index] = Failed(ready[index])
+                continue
             try:
                 works[index] = self._work(job)
             except Exception as exc:  # noqa: BLE001 - what a peer sent decides what this raises, and it ends one session
@@ -329,5 +340,5 @@ def _filed(session: StageSession, keys: Sequence[bytes]) -> list[bytes]:
     """The keys of a session's blocks as this stage files them."""
     if not keys:
         return []
-    scope = blocks.scope(session.order.stages[: session.order.index])
+    scope = blocks.scope(session.owner, session.order.stages[: session.order.index])
     return [blocks.scoped(scope, key) for key in keys]

@@ -64,8 +64,11 @@ class Runner(Protocol):
     def prepare(self, session: bytes, position: int, rows: int) -> Any:
         """Take what the next rows need; give what `run` needs to know. Raises InternalError out of turn."""
 
-    def run(self, works: Sequence[Work], prepared: Sequence[Any]) -> list[torch.Tensor]:
-        """In the worker thread: per work hidden states (rows, width), or logits (vocabulary,) where wanted."""
+    def run(self, works: Sequence[Work], prepared: Sequence[Any]) -> Sequence[torch.Tensor | Exception]:
+        """In the worker thread: per work hidden states (rows, width), or logits (vocabulary,) where wanted.
+
+        A work that fails by itself gives what it raised. Where `run` raises, it may be called again with fewer works.
+        """
 
     def done(self, session: bytes, position: int, rows: int, keys: Sequence[bytes]) -> None:
         """The rows are in the cache; these are the keys of the blocks that they fill."""
@@ -224,12 +227,15 @@ class Serial:
             raise InternalError(f"the cache is at {cache.positions}, not at {position}")
         return cache
 
-    def run(self, works: Sequence[Work], prepared: Sequence[SpanCache]) -> list[torch.Tensor]:
-        """See `Runner`."""
-        return [
-            self._stage.run(work.inputs, cache, want_logits=work.want_logits)
-            for work, cache in zip(works, prepared, strict=True)
-        ]
+    def run(self, works: Sequence[Work], prepared: Sequence[SpanCache]) -> list[torch.Tensor | Exception]:
+        """See `Runner`. A cache that has grown can't be asked again, so a work that fails takes no other with it."""
+        found: list[torch.Tensor | Exception] = []
+        for work, cache in zip(works, prepared, strict=True):
+            try:
+                found.append(self._stage.run(work.inputs, cache, want_logits=work.want_logits))
+            except Exception as exc:  # noqa: BLE001 - the model's code is not ours
+                found.append(exc)
+        return found
 
     def done(self, session: bytes, position: int, rows: int, keys: Sequence[bytes]) -> None:
         """Nothing: the model's own cache counts."""

@@ -28,7 +28,7 @@ class Scheduler(Generic[Job]):
     """Holds what waits and forms steps of it.
 
     Args:
-        rows: that one step holds. A run of more rows than this goes alone.
+        rows: that one step holds. One chunk goes with the decode steps even where it has more.
 
     """
 
@@ -72,11 +72,15 @@ class Scheduler(Generic[Job]):
             step.append(waiting.job)
         self._chunk_under_way = False
         if not delayed:
-            while self._heavy and (self._heavy[0].rows <= room or not step):
+            # the first chunk goes whatever its size: another kind of machine may cut larger ones
+            while self._heavy and (self._heavy[0].rows <= room or not self._chunk_under_way):
                 waiting = self._heavy.popleft()
                 room -= waiting.rows
                 step.append(waiting.job)
                 self._chunk_under_way = True
+        if self._chunk_under_way:
+            for left in self._light:  # those that found no place wait for this chunk as well
+                left.delayed = True
         return step
 
     def done(self) -> None:

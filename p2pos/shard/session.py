@@ -192,7 +192,8 @@ class StageSession:
         self, sender: PeerId, message: StageMessage, payload: bytes | memoryview, now_s: float
     ) -> list[StageEffect]:
         """Take a message that names this session. Raises PeerError where the sender may not say it, or not now."""
-        self._spoken_s = now_s
+        if sender in {self.owner, self._me} | self.neighbours:  # a stranger doesn't keep a session alive
+            self._spoken_s = now_s
         if self.over:
             return []
         match message:

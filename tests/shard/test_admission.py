@@ -8,7 +8,7 @@ def session(number: int) -> bytes:
 def queue(*owners: str) -> Admission:
     made = Admission()
     for number, owner in enumerate(owners):
-        assert made.wait(session(number), owner, 0.0)
+        assert made.wait(session(number), owner, 10, 0.0)
     return made
 
 
@@ -37,6 +37,14 @@ def test_owners_take_turns() -> None:
     assert made.let_in(room(3)) == [session(0), session(3), session(1)]
 
 
+def test_who_asks_for_little_goes_before_who_asks_for_all() -> None:
+    """A peer that asks for the whole cache again and again keeps nobody else out."""
+    made = Admission()
+    assert made.wait(session(0), "greedy", 1000, 0.0)
+    assert made.wait(session(1), "modest", 10, 0.0)
+    assert made.let_in(lambda wanted: wanted != session(0)) == [session(1)]
+
+
 def test_who_leaves_counts_no_more() -> None:
     """Sessions that are over don't weigh on their owner."""
     made = queue("a", "a", "b")
@@ -63,11 +71,11 @@ def test_one_owner_does_not_fill_the_line() -> None:
     made = Admission()
     numbers = iter(range(1000))
     for _ in range(MAX_WAITING_PER_OWNER):
-        assert made.wait(session(next(numbers)), "a", 0.0)
-    assert not made.wait(session(next(numbers)), "a", 0.0)
+        assert made.wait(session(next(numbers)), "a", 10, 0.0)
+    assert not made.wait(session(next(numbers)), "a", 10, 0.0)
     for index in range(MAX_WAITING - MAX_WAITING_PER_OWNER):
-        assert made.wait(session(next(numbers)), f"b{index}", 0.0)
-    assert not made.wait(session(next(numbers)), "c", 0.0)
+        assert made.wait(session(next(numbers)), f"b{index}", 10, 0.0)
+    assert not made.wait(session(next(numbers)), "c", 10, 0.0)
 
 
 def test_who_waits_too_long_is_named() -> None:

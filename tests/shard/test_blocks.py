@@ -40,13 +40,15 @@ def test_models_share_no_keys() -> None:
     assert keys("one", [1] * 16) != keys("two", [1] * 16)
 
 
-def test_only_those_who_trust_the_same_stages_share() -> None:
-    """A key is filed under the peers before the stage and their layers."""
+def test_sessions_of_one_owner_over_one_way_share() -> None:
+    """A key is filed under the session's owner, and the peers before the stage and their layers."""
     route = [StageRef("stage-one", ["/ip4/1.2.3.4/tcp/1"], 0, 2), StageRef("stage-two", [], 2, 4)]
     elsewhere = [StageRef("stage-one", [], 0, 2), StageRef("stage-two", [], 2, 4)]
     mallory = [StageRef("stage-one", [], 0, 2), StageRef("mallory-x", [], 2, 4)]
-    assert scope(route) == scope(elsewhere)
-    assert scoped(scope(route), b"k" * 16) != scoped(scope(mallory), b"k" * 16)
+    assert scope("me", route) == scope("me", elsewhere)
+    assert scope("me", route) != scope("me", mallory)
+    assert scope("me", route) != scope("you", route)
+    assert scoped(scope("me", route), b"k" * 16) != scoped(scope("you", route), b"k" * 16)
 
 
 def test_a_text_that_begins_alike_holds_the_same_blocks() -> None:

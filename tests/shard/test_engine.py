@@ -324,3 +324,28 @@ def test_chunks_are_halved_while_others_decode(middle: Stage) -> None:
         assert engine.chunk() == CPU_CHUNK
 
     in_trio(act)
+
+
+def test_one_at_a_time_a_failed_run_leaves_the_others_as_they_were(
+    middle: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that has grown is not asked again because another session's run failed in the same step."""
+    real = middle.run
+
+    def failing(inputs: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if bool((inputs == 7).any()):
+            raise KeyError("full_attention")
+        return real(inputs, *args, **kwargs)
+
+    monkeypatch.setattr(middle, "run", failing)
+    monkeypatch.setattr(runners, "choose", lambda stage, *, max_tokens, max_bytes: runners.Serial(stage, max_tokens))
+    innocent = session(2)
+    told, engine = outcomes(middle, [(innocent, step(4)), (session(1), step(4, fill=7)), (innocent, step(1, 4))])
+    assert [type(each) for each in told] == [Computed, Failed, Computed]
+    assert engine.cached_tokens == 5
+
+
+def test_a_fault_of_ours_ends_one_session(middle: Stage) -> None:
+    """A run that comes out of turn fails, and the engine goes on with the next."""
+    told, _ = outcomes(middle, [(session(1), step(4, position=9)), (session(2), step(4))])
+    assert [type(each) for each in told] == [Failed, Computed]
