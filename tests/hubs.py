@@ -48,8 +48,8 @@ class Hub:
 
     def commit(self, repo: str) -> str:
         """What all of a repository's revisions are."""
-        names = sorted(path.name for path in self.repos[repo].iterdir())
-        digests = [_sha256(self.repos[repo] / name) for name in names]
+        paths = _files(self.repos[repo])
+        names, digests = [str(path.relative_to(self.repos[repo])) for path in paths], [_sha256(path) for path in paths]
         return hashlib.sha1(json.dumps([names, digests]).encode()).hexdigest()
 
     def environment(self) -> dict[str, str]:
@@ -119,7 +119,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             elif repo in hub.gated:
                 self._refuse(403, "GatedRepo")
             else:
-                self._resolve(repo, parts[-1])
+                self._resolve(repo, "/".join(parts[5:]))
 
         def _resolve(self, repo: str, name: str) -> None:
             path = hub.repos[repo] / name
@@ -192,11 +192,17 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+def _files(directory: Path) -> list[Path]:
+    """All of a repository, with what is in its folders."""
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
 def _info(hub: Hub, repo: str) -> dict[str, object]:
     siblings = []
-    for path in sorted(hub.repos[repo].iterdir()):
+    for path in _files(hub.repos[repo]):
         size = path.stat().st_size
-        entry: dict[str, object] = {"rfilename": path.name, "size": size, "blobId": git_sha1(path)}
+        name = path.relative_to(hub.repos[repo]).as_posix()
+        entry: dict[str, object] = {"rfilename": name, "size": size, "blobId": git_sha1(path)}
         if path.suffix == ".safetensors":
             entry["lfs"] = {"sha256": _sha256(path), "size": size, "pointerSize": 134}
         siblings.append(entry)

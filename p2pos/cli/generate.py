@@ -15,7 +15,7 @@ from p2pos.errors import UserError
 from p2pos.node import client, visitor
 from p2pos.node.client import Generation, ModelFiles
 from p2pos.shard import hub, manifest
-from p2pos.shard.checkpoint import Checkpoint
+from p2pos.shard.checkpoint import Checkpoint, is_directory
 from p2pos.shard.owner import Request
 from p2pos.shard.routing import route
 from p2pos.shard.text import TextStream, guarded
@@ -167,11 +167,11 @@ def _model_id(settings: Settings) -> str:
     A hub's model without a revision is the one that the swarm serves by that name.
     """
     named = hub.HubId.parse(settings.model)
-    if named is not None and "@" in settings.model and not Path(settings.model).is_dir():
+    if named is not None and "@" in settings.model and not is_directory(Path(settings.model)):
         # its config and tokenizer are fetched, and what its weights are; not the weights
         return manifest.make(Checkpoint.open(hub.resolve(named, settings.cache, offline=settings.offline))).model_id
     directory = Path(settings.model)
-    if not settings.model or not directory.is_dir():
+    if not settings.model or not is_directory(directory):
         return settings.model
     checkpoint = Checkpoint.open(directory)
     known = manifest.cached(checkpoint, settings.cache)

@@ -64,7 +64,7 @@ def fetch(settings: Settings, name: str, layers: str | None, as_json: bool) -> N
     """
     found = hub.HubId.parse(name)
     if found is None:
-        raise UserError(f"“{name}” is not a model's name on a hub", hint="for example Qwen/Qwen3-0.6B")
+        raise UserError(f"“{name[:200]}” is not a model's name on a hub", hint="for example Qwen/Qwen3-0.6B")
     span = None if layers is None else LayerSpan.parse(layers)
     checkpoint = Checkpoint.open(hub.resolve(found, settings.cache, offline=settings.offline))
     # only here, because it loads torch, which the other commands can do without

@@ -12,6 +12,7 @@ because no list says which of it comes before the layers and which after.
 """
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from p2pos.errors import UserError
 from p2pos.shard import exceptions, layer_code, support
+from p2pos.shard.checkpoint import read_json
 from p2pos.types import LayerSpan
 
 DTYPES = {"bf16": torch.bfloat16, "f32": torch.float32, "f16": torch.float16}
@@ -31,6 +33,12 @@ DTYPES = {"bf16": torch.bfloat16, "f32": torch.float32, "f16": torch.float16}
 
 CACHE_NAMES = ("past_key_values", "cache_params")
 """What a model's forward calls its cache."""
+
+MAX_LAYERS = 4096
+"""As many as an announcement can name."""
+
+_COUNTS = re.compile(r"(\w+_)?(num_(hidden_)?layers|n_layers?|(en|de)coder_layers|depth)|layers", re.ASCII)
+"""What configs call their counts of layers; transformers makes something of each layer as it reads them."""
 
 
 class PassThrough(nn.Module):
@@ -109,9 +117,11 @@ def read_config(directory: Path) -> Any:
     """The transformers config of a model directory.
 
     Raises UserError where transformers doesn't know the architecture, it isn't a causal language model, it is
-    quantized, or its type is not one whose spans were found to answer as the whole model does.
+    quantized, a number of it is none that a model can have, or its type is not one whose spans were found to answer as
+    the whole model does.
     """
     known = f"transformers {transformers.__version__}"
+    _check_counts(directory, read_json(directory / "config.json"))
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError, OSError, TypeError, AttributeError, ArithmeticError, StrictDataclassError) as exc:
@@ -129,6 +139,7 @@ def read_config(directory: Path) -> Any:
     why = support.why_not(config.model_type) or _asks_for(config)
     if why:
         raise UserError(f"{directory} is of the type {config.model_type}, which can't be cut: {why}", hint=support.HINT)
+    _check_sizes(directory, config)
     return config
 
 
@@ -334,6 +345,30 @@ def _asks_for(config: Any) -> str:
     """What the config asks for that a span can't give, or ""."""
     text = config.get_text_config(decoder=True)
     return next((why for asked, why in exceptions.FEATURES if asked(text)), "")
+
+
+def _check_counts(directory: Path, value: Any) -> None:
+    """Raise UserError where a config, as it stands in its file, counts more layers than any model has."""
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        if isinstance(inner, int) and inner > MAX_LAYERS and _COUNTS.fullmatch(name):
+            raise _impossible(directory, name, inner, f"at most {MAX_LAYERS}")
+        _check_counts(directory, inner)
+
+
+def _check_sizes(directory: Path, config: Any) -> None:
+    """Raise UserError where a model that a config describes has no layers, no context or no vocabulary."""
+    text = config.get_text_config(decoder=True)
+    sizes = {name: getattr(text, name, None) for name in ("max_position_embeddings", "vocab_size")}
+    for name, size in {"num_hidden_layers": layer_count(config), **sizes}.items():
+        if isinstance(size, int) and size < 1:
+            raise _impossible(directory, name, size, "at least 1")
+
+
+def _impossible(directory: Path, name: str, value: int, bound: str) -> UserError:
+    shown = str(value)[:30]
+    return UserError(
+        f"{directory / 'config.json'} says {name[:100]}: {shown}; it can be {bound}", hint="copy or download it again"
+    )
 
 
 def _causal_lm_classes(model_type: str) -> set[str]:

@@ -5,8 +5,10 @@ span's bytes and no others.
 """
 
 import math
+import re
 import struct
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -28,7 +30,13 @@ SIDE_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-"""What of a directory, besides the weights, makes the model what it is."""
+"""What of a directory, besides the weights and the templates below, makes the model what it is."""
+
+TEMPLATES = "additional_chat_templates"
+"""The folder of a model's named chat templates, `NAME.jinja`, each a side file too."""
+MAX_TEMPLATES = 64
+"""Of them; published models have one or two."""
+_TEMPLATE = re.compile(rf"{TEMPLATES}/[\w-][\w.-]{{0,99}}\.jinja", re.ASCII)
 
 ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 """safetensors' names of dtypes, and bytes of one element."""
@@ -76,11 +84,11 @@ class Checkpoint:
         Raises UserError that says what is wrong: it is missing, has no config or no weights, or a file of it is
         damaged or shorter than its header says.
         """
-        if not directory.is_dir():
+        if not is_directory(directory):
             raise UserError(f"there is no model directory at {directory}", hint="give --model an existing directory")
         config = read_json(directory / "config.json")
         index = read_index(directory)
-        headers = {name: _read_header(directory / name) for name in weight_files(directory, index)}
+        headers = {name: read_header(directory / name) for name in weight_files(directory, index)}
         tensors = {tensor.name: tensor for header in headers.values() for tensor in header}
         for name, file in index.items():  # of a tensor that two files have, the index says which counts
             if name not in tensors or tensors[name].file.name != file:
@@ -90,7 +98,10 @@ class Checkpoint:
                         f"{directory / INDEX} says that {name[:200]} is in {file}, which lacks it", hint=_AGAIN
                     )
                 tensors[name] = found
-        return cls(directory, tensors, config, Partial.open(directory))
+        partial = Partial.open(directory)
+        if partial is not None:
+            partial.check_names(headers)
+        return cls(directory, tensors, config, partial)
 
     @property
     def name(self) -> str:
@@ -111,8 +122,14 @@ class Checkpoint:
         return max(stored, key=lambda dtype: stored[dtype], default="bf16")
 
     def side_files(self) -> dict[str, Path]:
-        """Those of `SIDE_FILES` that are there."""
-        return {name: self.directory / name for name in SIDE_FILES if (self.directory / name).is_file()}
+        """Those of `SIDE_FILES` that are there, and the named chat templates.
+
+        Raises UserError where there are more templates than `MAX_TEMPLATES`.
+        """
+        here = {name: self.directory / name for name in SIDE_FILES if (self.directory / name).is_file()}
+        names = [f"{TEMPLATES}/{path.name}" for path in (self.directory / TEMPLATES).glob("*.jinja") if path.is_file()]
+        templates = template_names(str(self.directory), names)
+        return here | {name: self.directory / name for name in templates}
 
     def defaults(self, vocabulary: int) -> Defaults:
         """What ends a text, and how to sample where nobody says; `vocabulary` is how many token ids the model has.
@@ -150,6 +167,26 @@ class Checkpoint:
                 f"{path} does not fit the model: it has the token id {highest}, the model {vocabulary} ids",
                 hint="use the tokenizer that came with the model",
             )
+
+
+def is_directory(path: Path) -> bool:
+    """Whether it is there and a directory. Raises UserError where that can't be found out."""
+    try:
+        return path.is_dir()
+    except OSError as exc:  # a name that is too long, or a directory above it that may not be searched
+        raise UserError(
+            f"{str(path)[:200]} can't be looked at: {exc.strerror}", hint="give the path of a model directory"
+        ) from exc
+
+
+def template_names(model: str, files: Iterable[str]) -> list[str]:
+    """Of a model's files, those that are named chat templates. Raises UserError where there are too many."""
+    found = sorted(name for name in files if _TEMPLATE.fullmatch(name))
+    if len(found) > MAX_TEMPLATES:
+        raise UserError(
+            f"{model} has {len(found)} named chat templates, more than {MAX_TEMPLATES}", hint="remove some of them"
+        )
+    return found
 
 
 def read_bytes(tensor: TensorInfo) -> bytes:
@@ -190,15 +227,18 @@ def read_index(directory: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     weight_map = read_json(path).get("weight_map")
-    # a name of a file here, and no path: what it names is opened
-    if not isinstance(weight_map, dict) or not all(
-        isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors") and "\0" not in name
-        for name in weight_map.values()
-    ):
+    if not isinstance(weight_map, dict) or not all(_is_weight_file(name) for name in weight_map.values()):
         raise UserError(f"{path} has no weight_map of safetensors file names", hint=_AGAIN)
     if not weight_map:
         raise UserError(f"{path} names no weights", hint=_AGAIN)
     return weight_map
+
+
+def _is_weight_file(name: Any) -> bool:
+    """Whether it is a name of a file here, and no path: what it names is opened, and stands in a line of a ledger."""
+    if not isinstance(name, str) or not name.isprintable() or len(name.encode()) > 255:  # bytes; what Linux allows
+        return False
+    return Path(name).name == name and name.endswith(".safetensors")
 
 
 def weight_files(directory: Path, index: dict[str, str]) -> list[str]:
@@ -212,8 +252,11 @@ def weight_files(directory: Path, index: dict[str, str]) -> list[str]:
     return files
 
 
-def _read_header(file: Path) -> list[TensorInfo]:
-    """The tensors of one file: 8 bytes little-endian length, a JSON header of that length, then the data."""
+def read_header(file: Path) -> list[TensorInfo]:
+    """The tensors of one file: 8 bytes little-endian length, a JSON header of that length, then the data.
+
+    Raises UserError where it can't be read, or as `parse_header` does.
+    """
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -232,13 +275,18 @@ def header_length(file: Path, start: bytes, size: int) -> int:
 
 
 def parse_header(file: Path, header: bytes, size: int) -> list[TensorInfo]:
-    """The tensors that a header names. Raises UserError where it's damaged or doesn't fill the file's `size` bytes."""
+    """The tensors that a header names.
+
+    Raises UserError where it's damaged, or its tensors don't fill the file's `size` bytes, each byte once.
+    """
     base = 8 + len(header)
     tensors = []
     try:
         entries = strict_json.loads(header)
         for name, entry in entries.items():
             if name == "__metadata__":
+                if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
+                    raise _damaged(file)
                 continue
             begin, end = entry["data_offsets"]
             shape = tuple(entry["shape"])
@@ -255,7 +303,11 @@ def parse_header(file: Path, header: bytes, size: int) -> list[TensorInfo]:
             tensors.append(TensorInfo(name, file, entry["dtype"], shape, base + begin, end - begin))
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise _damaged(file) from exc
-    if tensors and max(tensor.offset + tensor.nbytes for tensor in tensors) != size:
+    for tensor in sorted(tensors, key=lambda each: (each.offset, each.nbytes)):
+        if tensor.offset != base:  # bytes of two tensors, or of none
+            raise _damaged(file)
+        base += tensor.nbytes
+    if base != size:
         raise _damaged(file)
     return tensors
 

@@ -14,7 +14,6 @@ import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,9 @@ MAX_SIDE_FILE = 64 << 20
 HEADERS_AT_ONCE = 8
 """Requests for headers under way at a time; the largest models have some hundred files."""
 
+MAX_NAME = 255
+"""Bytes that a file's name may have on Linux; a revision is one, percent-encoded."""
+
 _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@(.+))?", re.ASCII)
 
 
@@ -56,11 +58,14 @@ class HubId:
         match = _NAME.fullmatch(text)
         if match is None or text.startswith((".", "/")):
             return None
+        revision = match[2] or "main"
         try:
             validate_repo_id(match[1])
-        except HFValidationError:
+            if len(quote(revision, safe="")) > MAX_NAME:
+                return None
+        except (HFValidationError, UnicodeEncodeError):
             return None
-        return cls(match[1], match[2] or "main")
+        return cls(match[1], revision)
 
     def __str__(self) -> str:
         return self.repo if self.revision == "main" else f"{self.repo}@{self.revision}"
@@ -72,7 +77,7 @@ def locate(text: str, cache: Path, *, offline: bool) -> Path:
     Raises as `resolve` does.
     """
     model = HubId.parse(text)
-    if Path(text).is_dir() or model is None:
+    if local.is_directory(Path(text)) or model is None:
         return Path(text)
     return resolve(model, cache, offline=offline)
 
@@ -93,20 +98,36 @@ def resolve(model: HubId, cache: Path, *, offline: bool) -> Path:
     """
     home = cache / "hub" / model.repo.replace("/", "--")
     ref = home / "refs" / quote(model.revision, safe="")
-    if hub_http.is_commit(model.revision) and (home / model.revision / ORIGIN).is_file():
-        return home / model.revision
-    if offline or is_offline_mode():
-        commit = ref.read_text().strip() if ref.is_file() else ""
-        if not hub_http.is_commit(commit) or not (home / commit / ORIGIN).is_file():
-            raise UserError(f"{model} is not here", hint=f"p2pos model fetch {model}, while online")
-        return home / commit
+    with _disk(home):
+        if hub_http.is_commit(model.revision) and _is_laid_out(home / model.revision):
+            return home / model.revision
+        if offline or is_offline_mode():
+            commit = ref.read_text(errors="replace").strip() if ref.is_file() else ""
+            if not hub_http.is_commit(commit) or not _is_laid_out(home / commit):
+                raise UserError(f"{model} is not here", hint=f"p2pos model fetch {model}, while online")
+            return home / commit
     listed = hub_http.list_files(model.repo, model.revision)
     directory = home / listed.commit
     with _disk(directory), _alone(home):
-        if not (directory / ORIGIN).is_file():
+        if not _is_laid_out(directory):
             _lay_out(directory, listed)
         _replace(ref, listed.commit.encode())
     return directory
+
+
+def _is_laid_out(directory: Path) -> bool:
+    """Whether a commit's directory has each file that belongs to it, in its length; of weights maybe only headers."""
+    try:
+        found = Partial.open(directory)
+    except UserError:
+        return False
+    if found is None or "config.json" not in found.origin.files:
+        return False
+    return all(_has_size(directory / name, size) for name, (size, _) in found.origin.files.items())
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def kept(cache: Path) -> Iterator[Checkpoint]:
@@ -173,10 +194,14 @@ def fetch(
 
 
 def _lay_out(directory: Path, listed: Origin) -> None:
-    """Make a commit's directory: its side files, and its weight files with nothing but their headers."""
+    """Make a commit's directory: its side files, and its weight files with nothing but their headers.
+
+    Of a directory that lost some of its files, the weights that are there stay.
+    """
     names = {name for name in local.SIDE_FILES if name in listed.files}
     if "config.json" not in names:
         raise UserError(f"{listed.repo} has no config.json", hint="it is not a model in Hugging Face format")
+    names |= set(local.template_names(listed.repo, listed.files))
     names |= {local.INDEX} & set(listed.files)
     for name in sorted(names):
         size, _ = listed.files[name]
@@ -191,20 +216,55 @@ def _lay_out(directory: Path, listed: Origin) -> None:
         if name not in listed.files:
             fault = f"lacks {name}" if local.INDEX in names else "has no safetensors weights"
             raise UserError(f"{listed.repo} {fault}", hint="choose another model, or a revision that has them")
-    with ThreadPoolExecutor(HEADERS_AT_ONCE) as pool:
-        list(pool.map(lambda name: _lay_out_weights(directory / name, listed), weights))
     kept = {name: listed.files[name] for name in sorted(names | set(weights))}
-    _replace(directory / ORIGIN, json.dumps(Origin(listed.repo, listed.commit, kept).to_json(), indent=1).encode())
+    origin = Origin(listed.repo, listed.commit, kept)
+    lost = [name for name in weights if not _has_size(directory / name, listed.files[name][0])]
+    Partial(directory, origin).forget_files(lost)  # before there are holes in the place of what came
+    _at_once(lambda name, stop: _lay_out_weights(directory / name, listed, stop), lost)
+    _replace(directory / ORIGIN, json.dumps(origin.to_json(), indent=1).encode())
 
 
-def _lay_out_weights(path: Path, listed: Origin) -> None:
+def _at_once(work: Callable[[str, threading.Event], None], names: Sequence[str]) -> None:
+    """Do some work for each name, for `HEADERS_AT_ONCE` of them at a time; raise the first fault of it.
+
+    Ctrl-C ends the wait at once. An executor's threads would be waited for when the process ends, whatever a silent
+    hub lets them wait for; so these are not an executor's.
+    """
+    stop, left, faults = threading.Event(), list(reversed(names)), list[BaseException]()
+
+    def run() -> None:
+        while not stop.is_set():
+            try:
+                name = left.pop()
+            except IndexError:
+                return
+            try:
+                work(name, stop)
+            except BaseException as exc:  # noqa: BLE001 - raised again below, in the thread that waits
+                faults.append(exc)
+                stop.set()
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in names[:HEADERS_AT_ONCE]]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        stop.set()
+    if faults:
+        raise faults[0]
+
+
+def _lay_out_weights(path: Path, listed: Origin, stop: threading.Event) -> None:
     size, _ = listed.files[path.name]
     file = HubFile(listed.repo, listed.commit, path.name, size)
-    start = hub_http.read(file, 0, min(8, size))
+    start = hub_http.read(file, 0, min(8, size), stop)
     length = local.header_length(path, start, size)
-    header = hub_http.read(file, 8, 8 + length)
+    header = hub_http.read(file, 8, 8 + length, stop)
     local.parse_header(path, header, size)
-    _replace(path, start + header, size)
+    if not stop.is_set():  # nobody waits any more, and another process may have put weights there
+        _replace(path, start + header, size)
 
 
 def _runs(lacking: Sequence[Piece]) -> Iterator[list[Piece]]:
@@ -227,7 +287,7 @@ def _fetch_run(partial: Partial, run: list[Piece], on_bytes: Callable[[int], Non
     piece, digest, at = next(left), hashlib.sha256(), begin
     handle = os.open(partial.directory / name, os.O_WRONLY)
     try:
-        for chunk in hub_http.stream(file, begin, end):
+        for chunk in hub_http.stream(file, begin, end, stop):
             if stop.is_set():
                 return
             _write(handle, chunk, at)
@@ -317,4 +377,4 @@ def _disk(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise UserError(f"{directory} can't be written: {exc.strerror}", hint="see to it, or set P2POS_CACHE") from exc
+        raise UserError(f"{directory} can't be used: {exc.strerror}", hint="see to it, or set P2POS_CACHE") from exc

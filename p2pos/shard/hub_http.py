@@ -5,7 +5,7 @@ what they mean to everyone. The token goes to the hub alone: a redirect to anoth
 """
 
 import re
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,17 +77,20 @@ def is_commit(revision: str) -> bool:
     return _COMMIT.fullmatch(revision) is not None
 
 
-def read(file: HubFile, begin: int, end: int) -> bytes:
+def read(file: HubFile, begin: int, end: int, stop: threading.Event | None = None) -> bytes:
     """Some bytes of a file. Raises as `stream` does."""
-    return b"".join(stream(file, begin, end))
+    return b"".join(stream(file, begin, end, stop))
 
 
-def stream(file: HubFile, begin: int, end: int) -> Iterator[bytes]:
+def stream(file: HubFile, begin: int, end: int, stop: threading.Event | None = None) -> Iterator[bytes]:
     """Bytes `begin … end-1` of a file, as they come; a connection that breaks is taken up where it broke.
+
+    Once `stop` is set, by another thread, the next failure is the last.
 
     Raises UserError where the file is gone or gated; UnavailableError where the hub can't be reached, or answers
     something else than was asked for.
     """
+    stop = stop or threading.Event()
     at, failed = begin, 0
     while at < end:
         try:
@@ -99,9 +102,8 @@ def stream(file: HubFile, begin: int, end: int) -> Iterator[bytes]:
                     yield chunk
         except UnavailableError:
             failed += 1
-            if failed >= RETRIES:
+            if failed >= RETRIES or stop.wait(BACKOFF_S[failed - 1]):
                 raise
-            time.sleep(BACKOFF_S[failed - 1])
 
 
 def _request(file: HubFile, begin: int, end: int) -> Iterator[bytes]:
@@ -140,7 +142,9 @@ def _failures(repo: str, revision: str) -> Iterator[None]:
         raise UserError(f"the model {repo} lacks a file that it lists", hint="tell its author") from exc
     except HfHubHTTPError as exc:
         raise _refused(repo, exc.response.status_code) from exc
-    except (httpx2.HTTPError, httpx2.InvalidURL) as exc:
+    except httpx2.InvalidURL as exc:  # its text may quote a password
+        raise UnavailableError(f"the hub at {_host()} can't be reached (no valid address)", hint=_AGAIN) from exc
+    except httpx2.HTTPError as exc:
         why = str(exc).splitlines()[0][:200] if str(exc) else type(exc).__name__
         raise UnavailableError(f"the hub at {_host()} can't be reached ({why})", hint=_AGAIN) from exc
 
@@ -158,4 +162,10 @@ def _nonsense() -> UnavailableError:
 
 
 def _host() -> str:
-    return urlsplit(constants.ENDPOINT).netloc
+    """The hub's host and port, without the name and password that HF_ENDPOINT may have before them."""
+    try:
+        address = urlsplit(constants.ENDPOINT)
+        host, port = address.hostname, address.port
+    except ValueError:
+        return "HF_ENDPOINT"
+    return (host or "HF_ENDPOINT") if port is None else f"{host}:{port}"

@@ -87,6 +87,15 @@ class Partial:
         except (ValueError, OSError) as exc:
             raise UserError(f"{path} can't be read", hint=f"remove {directory} and fetch the model again") from exc
 
+    def check_names(self, files: Iterable[str]) -> None:
+        """Raise UserError where one of these weight files is none that the hub named."""
+        unknown = sorted(set(files) - set(self.origin.files))
+        if unknown:
+            raise UserError(
+                f"{self.directory / ORIGIN} does not name {unknown[0]}",
+                hint=f"remove {self.directory} and fetch the model again",
+            )
+
     def lacking(self, ranges: Iterable[tuple[Path, int, int]]) -> list[Piece]:
         """The pieces of these ranges (file, offset, size) that aren't here, in the order of their places."""
         self._refresh()
@@ -120,6 +129,14 @@ class Partial:
         wholes = [(name, 0, self.origin.files[name][0]) for name in sorted({name for name, _, _ in broken})]
         self._append((piece, _BROKEN) for piece in (*broken, *wholes))
 
+    def forget_files(self, names: Iterable[str]) -> None:
+        """Say of all that came of some files that it is not here after all."""
+        gone = set(names)
+        self._refresh()
+        broken = [piece for piece, digest in self._have.items() if piece[0] in gone and digest != _BROKEN]
+        if broken:
+            self.forget(broken)
+
     def is_checked(self, name: str) -> bool:
         """Whether all of a file came, and was found to be the hub's."""
         size, digest = self.origin.files[name]
@@ -151,7 +168,7 @@ class Partial:
             whole = data.rfind(b"\n") + 1  # half a line is another process's, or a power cut's
             self._read_to += whole
             for line in data[:whole].splitlines():
-                match line.decode("utf-8", "replace").split(" "):
+                match line.decode("utf-8", "replace").rsplit(" ", 3):  # a file's name may have spaces
                     case [name, begin, end, digest] if begin.isdecimal() and end.isdecimal():
                         self._have[name, int(begin), int(end)] = digest
                     case _:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import torch
 import transformers
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.modeling_utils import LoadStateDictConfig
@@ -328,10 +328,19 @@ def _fill(model: nn.Module, reader: _Reader, dtype: torch.dtype, device: str, qu
     """Read the model's parameters from the files."""
     tensors = reader.checkpoint.tensors
     with ExitStack() as stack:
-        files = {tensor.file for tensor in tensors.values()}
-        sources = {file: stack.enter_context(safe_open(file, "pt", backend="pread")) for file in files}
+        sources: dict[Path, Any] = {}
+        for file in {tensor.file for tensor in tensors.values()}:
+            try:
+                sources[file] = stack.enter_context(safe_open(file, "pt", backend="pread"))
+            except (SafetensorError, OSError) as exc:
+                why = " ".join(str(exc).split())[:200]
+                raise UserError(f"{file} can't be read: {why}", hint="copy or download it again") from exc
         slices = {name: _LazySlice(reader, info, sources[info.file]) for name, info in tensors.items()}
-        _load_slices(model, reader.checkpoint, slices, dtype, device, quantizer)
+        try:
+            _load_slices(model, reader.checkpoint, slices, dtype, device, quantizer)
+        except SafetensorError as exc:
+            why = " ".join(str(exc).split())[:200]
+            raise UserError(f"{reader.checkpoint.directory} {why}", hint="copy or download it again") from exc
 
 
 def _load_slices(

@@ -111,3 +111,21 @@ def test_a_hub_that_is_gone_ends_3(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert done.stderr.startswith("p2pos: the hub at 127.0.0.1:")
     assert done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_does_not_wait_for_a_silent_hub(tmp_path: Path, large: Path) -> None:
+    """While the headers stall, an interrupt ends the command long before the hub would be given up."""
+    with hubs.serve(large=large) as hub:
+        hub.hold_after = 0
+        environment = {**os.environ, "P2POS_CACHE": str(tmp_path / "cache"), **hub.environment()}
+        arguments = ("--home", str(tmp_path / "home"), "model", "fetch", "org/large")
+        process = subprocess.Popen([*swarms.P2POS, *arguments], env=environment, stderr=subprocess.PIPE)
+        try:
+            assert hub.held.wait(60)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=25)  # seconds; a read is given up after 30
+        finally:
+            process.kill()
+            process.wait(30)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors

@@ -45,6 +45,13 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         Checkpoint.open(tmp_path / "gone")
 
 
+def test_a_path_that_cannot_be_looked_at_is_one_line() -> None:
+    """A name that no system takes is the person's mistake, and not quoted at length."""
+    with pytest.raises(UserError, match="^a{200} can't be looked at: File name too long") as refusal:
+        Checkpoint.open(Path("a" * 5000))
+    assert len(str(refusal.value)) < 400
+
+
 def test_a_directory_without_config_is_refused(tmp_path: Path) -> None:
     """A directory with no config.json isn't a model."""
     with pytest.raises(UserError, match="has no config.json"):
@@ -99,10 +106,12 @@ def test_an_index_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:
         ('{"weight_map": {"a": ".."}}', "no weight_map"),
         ('{"weight_map": {"a": "config.json"}}', "no weight_map"),
         ('{"weight_map": {"a": "/x.safetensors"}}', "no weight_map"),
+        ('{"weight_map": {"a": "x\\ny.safetensors"}}', "no weight_map"),
+        ('{"weight_map": {"a": "' + "x" * 250 + '.safetensors"}}', "no weight_map"),
         ('{"weight_map": {"a": "other.safetensors"}}', "lacks other.safetensors"),
         ('{"weight_map": {"nonesuch": "model.safetensors"}}', "nonesuch is in model.safetensors, which lacks it"),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_a_broken_index_is_refused(tmp_path: Path, checkpoint_of, index: str, says: str) -> None:
     """An index that can't be read, leaves the directory, or names what isn't there is refused, in one line."""
@@ -139,6 +148,28 @@ def test_a_header_that_lies_is_refused(entry: Any) -> None:
     """Shapes and offsets that no tensor has are found in the header."""
     with pytest.raises(UserError):
         parse_header(Path("m.safetensors"), json.dumps({"a": entry}).encode(), 100)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "metadata", "data"),
+    [
+        ([(0, 4), (0, 4)], {}, 4),
+        ([(0, 4), (2, 6)], {}, 6),
+        ([(0, 4), (8, 12)], {}, 12),
+        ([(4, 8)], {}, 8),
+        ([(0, 4)], {}, 8),
+        ([], {}, 4),
+        ([(0, 4)], {"a": 1}, 4),
+        ([(0, 4)], [], 4),
+    ],
+    ids=range(8),
+)
+def test_tensors_fill_the_file_each_byte_once(offsets: list[tuple[int, int]], metadata: Any, data: int) -> None:
+    """Tensors that overlap or leave a gap, and metadata that isn't text, are damage; safetensors refuses them too."""
+    tensors = {str(at): {"dtype": "U8", "shape": [e - b], "data_offsets": [b, e]} for at, (b, e) in enumerate(offsets)}
+    header = json.dumps({"__metadata__": metadata, **tensors}).encode()
+    with pytest.raises(UserError, match="truncated or not a safetensors file"):
+        parse_header(Path("m.safetensors"), header, 8 + len(header) + data)
 
 
 @pytest.mark.parametrize(("stored", "called"), [("float16", "f16"), ("bfloat16", "bf16"), ("float32", "f32")])
@@ -243,6 +274,24 @@ def test_a_config_that_makes_no_sense_is_refused(tmp_path: Path, change: dict[st
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(UserError):
         architecture.build(architecture.read_config(tmp_path), LayerSpan(0, 2), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "bound"),
+    [
+        ("num_hidden_layers", 10**9, "at most 4096"),
+        ("num_hidden_layers", 0, "at least 1"),
+        ("max_position_embeddings", 0, "at least 1"),
+        ("vocab_size", 0, "at least 1"),
+    ],
+)
+def test_a_size_that_no_model_has_is_named(tmp_path: Path, name: str, value: int, bound: str) -> None:
+    """A config without layers, context or vocabulary, or with too many layers to look at, is refused by that number."""
+    config = checkpoints.config("llama", architectures=["LlamaForCausalLM"]).to_dict()
+    config.pop("layer_types", None)
+    (tmp_path / "config.json").write_text(json.dumps(config | {name: value}))
+    with pytest.raises(UserError, match=f"config.json says {name}: {value}; it can be {bound}"):
+        architecture.read_config(tmp_path)
 
 
 def test_a_tensor_over_two_gib_is_read_whole(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import re
+import shutil
 import struct
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -283,9 +285,87 @@ def test_a_hub_that_ignores_ranges_is_not_believed(
         ("a/b@", None),
         ("a/b c", None),
         ("bafkrei", None),
+        ("a/b@" + "x" * 256, None),
     ],
 )
 def test_a_name_on_a_hub_looks_like_nothing_else(text: str, found: HubId | None) -> None:
     """ORG/NAME and ORG/NAME@REVISION are models' names; paths and ids are not."""
     assert HubId.parse(text) == found
     assert found is None or re.fullmatch(r"\S+/\S+", str(found))
+
+
+def test_a_weight_file_that_was_deleted_comes_again(served: hubs.Hub, tmp_path: Path) -> None:
+    """A file of a fetched model that someone removed is not here; the next fetch brings its tensors, and no others."""
+    checkpoint, _ = fetched(tmp_path)
+    lost = min(checkpoint.directory.glob("*.safetensors"))
+    lost.unlink()
+    with pytest.raises(UserError, match="org/small is not here"):
+        fetched(tmp_path, offline=True)
+    checkpoint, count = fetched(tmp_path)
+    assert count == sum(each.nbytes for each in checkpoint.tensors.values() if each.file == lost)
+    Stage.load(checkpoint.directory, dtype="f32")
+
+
+def test_a_file_name_may_have_spaces(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came of a weight file with a space in its name counts as come."""
+    spaced = tmp_path / "spaced"
+    shutil.copytree(small, spaced)
+    index = spaced / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace("model-0", "model 0"))
+    for path in spaced.glob("model-*.safetensors"):
+        path.rename(path.with_name(path.name.replace("model-0", "model 0")))
+    with hubs.serve(small=spaced) as served:
+        point_at(served.url, monkeypatch)
+        assert fetched(tmp_path / "cache")[1] > 0
+        assert fetched(tmp_path / "cache")[1] == 0
+
+
+def test_named_chat_templates_make_the_model_what_it_is(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come with config and tokenizer, and a model with another has another id; other files there don't count."""
+    ids = []
+    for name, text in (("tool_use.jinja", "a"), ("tool_use.jinja", "b"), ("a b.jinja", "b")):
+        repo = tmp_path / f"repo{len(ids)}"
+        shutil.copytree(small, repo)
+        (repo / "additional_chat_templates").mkdir()
+        (repo / "additional_chat_templates" / name).write_text(text)
+        with hubs.serve(small=repo) as served:
+            point_at(served.url, monkeypatch)
+            checkpoint = Checkpoint.open(hub.resolve(NAME, tmp_path / "cache", offline=False))
+        ids.append(manifest.make(checkpoint).model_id)
+        assert set(checkpoint.side_files()) == set(Checkpoint.open(repo).side_files())
+        assert ("additional_chat_templates/tool_use.jinja" in checkpoint.side_files()) == (name == "tool_use.jinja")
+    assert len(set(ids)) == 3
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "shown"),
+    [
+        ("http://user:hunter2@127.0.0.1:1", "127.0.0.1:1"),
+        ("https://user:hunter2@hub.example", "hub.example"),
+        ("http://user:hunter2#@127.0.0.1:1", "HF_ENDPOINT"),
+        ("http://user:hunter2@[::1", "HF_ENDPOINT"),
+        ("", "HF_ENDPOINT"),
+    ],
+    ids=range(5),
+)
+def test_a_password_in_the_address_is_not_shown(monkeypatch: pytest.MonkeyPatch, endpoint: str, shown: str) -> None:
+    """Of HF_ENDPOINT, messages name host and port alone."""
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    assert hub_http._host() == shown
+
+
+def test_a_fault_in_one_header_ends_the_others() -> None:
+    """The first fault is raised, and work that was not begun is not begun any more."""
+    done = []
+
+    def work(name: str, stop: threading.Event) -> None:
+        if name == "0":
+            raise UserError("no")
+        assert stop.wait(60)
+        done.append(name)
+
+    with pytest.raises(UserError, match="no"):
+        hub._at_once(work, [str(number) for number in range(100)])
+    assert len(done) < hub.HEADERS_AT_ONCE

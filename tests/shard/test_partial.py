@@ -94,3 +94,19 @@ def test_a_directory_whose_origin_is_damaged_is_refused(tmp_path: Path, data: by
 def test_an_origin_survives_its_file() -> None:
     """What is written of an origin is read back."""
     assert Origin.from_json(OTHER.to_json()) == OTHER
+
+
+def test_a_ledger_line_may_name_a_file_with_spaces(tmp_path: Path) -> None:
+    """A file's name may have spaces; what came of it counts, until all of it is forgotten."""
+    name = "a b  c.safetensors"
+    found = Partial(tmp_path, Origin("org/m", "0" * 40, {name: OTHER.files[NAME]}))
+    found.add((name, 10, 30), hashlib.sha256(DATA[10:30]).hexdigest())
+    assert found.lacking([(tmp_path / name, 10, 20)]) == []
+    found.forget_files([name])
+    assert found.lacking([(tmp_path / name, 10, 20)]) == [(name, 10, 30)]
+
+
+def test_an_origin_that_names_no_files_is_refused(tmp_path: Path) -> None:
+    """A weight file that the hub did not name is not taken for the hub's."""
+    with pytest.raises(UserError, match=r"p2pos-hub.json does not name model.safetensors: remove"):
+        Partial(tmp_path, Origin("org/m", "0" * 40, {})).check_names([NAME])

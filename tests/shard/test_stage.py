@@ -1,4 +1,5 @@
 import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,18 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     save_file(tensors, file)
     with pytest.raises(UserError, match="lacks model.layers.5.mlp.down_proj.weight"):
         Stage.load(directory, LayerSpan(4, 6))
+
+
+def test_what_safetensors_refuses_is_one_line(tmp_path: Path) -> None:
+    """A header that we take and the library does not ends in one line: here half of a surrogate pair."""
+    file = checkpoints.save(tmp_path, "llama", num_hidden_layers=1) / "model.safetensors"
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps({**json.loads(data[8 : 8 + length]), "__metadata__": {"a": "\ud800"}}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+    with pytest.raises(UserError, match=r"model.safetensors can't be read: .*: copy or download it again") as refusal:
+        Stage.load(tmp_path, dtype="f32")
+    assert "\n" not in str(refusal.value)
 
 
 def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
