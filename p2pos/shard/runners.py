@@ -83,7 +83,7 @@ def choose(stage: Stage, *, max_tokens: int, max_bytes: int) -> Runner:
         shapes = stage.page()
     except Exception as exc:  # noqa: BLE001 - the model's code is not ours; whatever it raises, it isn't for paging
         _log.info("one session at a time", why=str(exc) or type(exc).__name__)
-        return Serial(stage, max_tokens)
+        return Serial(stage, max_tokens, max_bytes)
     blocks = min(max_tokens // BLOCK_TOKENS, max_bytes // PagedKv.block_bytes(shapes, stage.dtype))
     return Paged(stage, shapes, max(1, blocks))
 
@@ -188,14 +188,27 @@ class Serial:
     Args:
         stage: any.
         max_tokens: positions that all caches may come to hold.
+        max_bytes: that they may take; two tokens are passed through to see what a session and each token of it take.
 
     """
 
-    def __init__(self, stage: Stage, max_tokens: int) -> None:
+    def __init__(self, stage: Stage, max_tokens: int, max_bytes: int) -> None:
         self._stage = stage
-        self.room = max_tokens
+        cache, one = stage.new_cache(), stage.nothing()
+        stage.run(one, cache)
+        first = cache.nbytes
+        stage.run(one, cache)
+        self._token_bytes = cache.nbytes - first
+        self._session_bytes = first - self._token_bytes
+        self._max_tokens, self._max_bytes = max_tokens, max_bytes
         self._caches: dict[bytes, SpanCache] = {}
         self._promised: dict[bytes, int] = {}
+
+    @property
+    def room(self) -> int:
+        """Tokens of one session that has all to itself."""
+        left = max(0, self._max_bytes - self._session_bytes)
+        return min(self._max_tokens, left // self._token_bytes if self._token_bytes else self._max_tokens)
 
     @property
     def cached_tokens(self) -> int:
@@ -209,7 +222,9 @@ class Serial:
 
     def admit(self, session: bytes, tokens: int, prefix: Sequence[bytes]) -> int | None:  # noqa: ARG002 - nothing is shared
         """See `Runner`."""
-        if sum(self._promised.values()) + tokens > self.room:
+        promised = sum(self._promised.values()) + tokens
+        taken = (len(self._promised) + 1) * self._session_bytes + promised * self._token_bytes
+        if promised > self._max_tokens or taken > self._max_bytes:
             return None
         self._caches[session] = self._stage.new_cache()
         self._promised[session] = tokens

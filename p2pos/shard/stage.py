@@ -190,6 +190,10 @@ class Stage:
         cache.advance(rows)
         return output  # type: ignore[no-any-return]  # transformers ships no types
 
+    def nothing(self) -> torch.Tensor:
+        """Inputs of one row, to try the span with: a token id (1,) at the head, elsewhere zeros (1, width)."""
+        return torch.zeros(1, dtype=torch.long) if self.is_head else torch.zeros(1, self.width, dtype=self.dtype)
+
     def page(self) -> dict[int, tuple[int, int, int]]:
         """Make the model's attention ready for `run_rows`, and find what each layer of the span keeps of a token.
 
@@ -204,7 +208,7 @@ class Stage:
             raise InternalError(f"nobody has found {self._kind} equal to the whole model when texts run side by side")
         if found := architecture.depends_on_length(self._config):
             raise InternalError(f"its {found} positions depend on the length of the text")
-        rows = torch.zeros(1, dtype=torch.long) if self.is_head else torch.zeros(1, self.width, dtype=self.dtype)
+        rows = self.nothing()
         at = torch.zeros(1, dtype=torch.long, device=self.device) if self.is_tail else None
         # without `during` the new function does what the old one did, so nothing is lost where it won't do
         architecture.set_attention(self._model, paged.register(architecture.attention(self._model)))

@@ -338,7 +338,9 @@ def test_one_at_a_time_a_failed_run_leaves_the_others_as_they_were(
         return real(inputs, *args, **kwargs)
 
     monkeypatch.setattr(middle, "run", failing)
-    monkeypatch.setattr(runners, "choose", lambda stage, *, max_tokens, max_bytes: runners.Serial(stage, max_tokens))
+    monkeypatch.setattr(
+        runners, "choose", lambda stage, *, max_tokens, max_bytes: runners.Serial(stage, max_tokens, max_bytes)
+    )
     innocent = session(2)
     told, engine = outcomes(middle, [(innocent, step(4)), (session(1), step(4, fill=7)), (innocent, step(1, 4))])
     assert [type(each) for each in told] == [Computed, Failed, Computed]

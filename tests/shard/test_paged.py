@@ -86,6 +86,17 @@ def test_positions_that_depend_on_the_length_run_alone(tmp_path) -> None:
     assert isinstance(choose(stage, max_tokens=64, max_bytes=1 << 30), Serial)
 
 
+def test_the_budget_of_bytes_bounds_one_at_a_time_as_well(checkpoint_of) -> None:
+    """Sessions that each have a cache of the model's own are let in as long as their bytes fit."""
+    stage = Stage.load(checkpoint_of("llama"), LayerSpan(0, 2), dtype="f32")
+    token = 2 * 2 * 2 * 16 * 4  # layers × (k, v) × heads × width × fp32
+    runner = Serial(stage, 1 << 20, 10 * token)
+    assert runner.room == 10
+    assert runner.admit(b"one", 6, []) == 0
+    assert runner.admit(b"two", 5, []) is None
+    assert runner.admit(b"two", 4, []) == 0
+
+
 def test_the_budget_of_bytes_bounds_the_blocks(checkpoint_of) -> None:
     """A node takes no more blocks than fit its memory."""
     stage = Stage.load(checkpoint_of("llama"), LayerSpan(0, 2), dtype="f32")
