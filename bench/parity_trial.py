@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 from bench import tiny_models
 from p2pos import log
 from p2pos.errors import P2posError
-from p2pos.shard import architecture, exceptions, support
+from p2pos.shard import activations, architecture, exceptions, support
 from p2pos.shard.runners import Paged, Work, choose
 from p2pos.shard.stage import Stage
 from p2pos.types import LayerSpan
@@ -121,12 +121,17 @@ def bounds() -> list[int]:
 
 
 def stage_logits(stages: Stages, tokens: torch.Tensor) -> torch.Tensor:
-    """Logits (runs, vocabulary) after each run, through stages in a row."""
+    """Logits (runs, vocabulary) after each run, through stages in a row; what passes between them as on the wire."""
     caches = [stage.new_cache() for stage in stages]
     found = []
     for start, end in itertools.pairwise(bounds()):
         flow = tokens[start:end]
         for stage, cache in zip(stages, caches, strict=True):
+            if not stage.is_head:
+                header, payload = activations.to_wire(flow)
+                flow = activations.from_wire(
+                    header, payload, width=stage.width, dtype="f32", device=stage.device, peer="the stage before"
+                )
             flow = stage.run(flow, cache, want_logits=stage.is_tail)
         found.append(flow)
     return torch.stack(found)

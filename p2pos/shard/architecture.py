@@ -238,7 +238,9 @@ def max_positions(config: Any) -> int:
 
 def hidden_size(config: Any) -> int:
     """Width of the hidden states that stages pass to one another."""
-    return int(config.get_text_config(decoder=True).hidden_size)
+    text = config.get_text_config(decoder=True)
+    streams = exceptions.STREAMS.get(text.model_type)
+    return int(text.hidden_size) * (int(getattr(text, streams)) if streams else 1)
 
 
 def vocabulary(config: Any) -> int:

@@ -12,6 +12,9 @@ LAYER_COUNTS = {
 }
 """Types whose config counts their layers elsewhere than in `num_hidden_layers`."""
 
+STREAMS = {"qwen4_exp_text": "hc_count"}
+"""Types whose layers pass several hidden states on for each token, side by side as one wide one → how many."""
+
 STEPWISE = frozenset({"falcon_mamba", "jamba", "mamba"})
 """Types whose code takes up a state that it left for one token at a time only. Several tokens that follow others go
 through one by one: slower than at once, and right."""
