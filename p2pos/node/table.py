@@ -102,7 +102,8 @@ def _check(told: Announcement, now_ms: int) -> None:
         raise PeerError(told.peer, "has an announcement that has expired", ago_ms=now_ms - told.expires)
     if not told.start < told.end <= told.layers:
         raise PeerError(told.peer, f"announces layers {told.start}:{told.end} of {told.layers}")
-    if not math.isfinite(told.tokens_per_s):
+    speeds = (told.tokens_per_s, told.layer_tokens_per_s, *(ms for _, ms in told.round_trips))
+    if not all(math.isfinite(each) for each in speeds):
         raise PeerError(told.peer, "announces a speed that is no number")
     if not all(text.isprintable() for text in (told.model, told.model_name, *told.addresses)):
         raise PeerError(told.peer, "has an announcement with characters that can't be shown")

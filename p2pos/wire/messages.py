@@ -17,7 +17,7 @@ MAX_CONTEXT = 1 << 20
 MAX_STAGES = 256
 """More stages than the deepest published model has layers would be useless."""
 MAX_ANNOUNCEMENTS = 512
-"""Announcements in one status answer; 512 × ≤ 2 KiB stays under a frame."""
+"""Announcements in one status answer; 512 × ≤ 5 KiB stays under a frame."""
 
 BLOCK_TOKENS = 16
 """Tokens of one block of a KV cache. All stages count in the same blocks, so that they can agree on a prefix."""
@@ -36,6 +36,8 @@ CidText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 Line: TypeAlias = Annotated[str, Meta(max_length=1000)]
 Key: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 """Names a block by all tokens up to its end; see `shard.blocks`."""
+Epoch: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_INT)]
+"""How often a session's route has been repaired."""
 
 
 class Message(Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
@@ -103,6 +105,14 @@ class Open(Message, frozen=True):
     """The prompt, for the tail alone and only where the repetition penalty needs it; else empty."""
     prefix: Annotated[list[Key], Meta(max_length=MAX_CONTEXT // BLOCK_TOKENS)] = []
     """Keys of the prompt's whole blocks. A stage's `Ack` says how many positions of them it holds already."""
+    given: TokenList = []
+    """Tokens of the text that the owner has already; the tail samples after them. Only the tail is told them."""
+    resume: Annotated[int, Meta(ge=0, le=MAX_CONTEXT)] = 0
+    """Positions whose tokens are known: the prompt's and those of `given`; 0 where the text only begins."""
+    forward_from: Position = 0
+    """The next stage has the positions before this one in its cache: compute them, don't send them on."""
+    epoch: Epoch = 0
+    """Grows with each repair of the route; one that is higher than what a stage knows replaces the session there."""
 
 
 class Logprobs(Struct, frozen=True, array_like=True):
@@ -163,18 +173,68 @@ class Close(Message, frozen=True):
     reason: Line = ""
 
 
-FaultCode: TypeAlias = Literal["busy", "bad_request", "wrong_model", "next_stage", "deadline", "internal"]
+FaultCode: TypeAlias = Literal[
+    "busy", "bad_request", "wrong_model", "next_stage", "deadline", "internal", "bad_peer", "leaving", "unknown"
+]
+"""After `next_stage`, `bad_peer` and `leaving` the stage keeps the session and waits for `Repair`; else it's gone."""
 
 
 class Fault(Message, frozen=True):
-    """Stage → owner: this session can't go on here."""
+    """Stage → owner: this session can't go on here, or not as it is."""
 
     session: Session
     code: FaultCode
     text: Line
+    peer: Annotated[str, Meta(max_length=128)] = ""
+    """Whom it lost (`next_stage`) or who sent nonsense (`bad_peer`)."""
 
 
-StageMessage: TypeAlias = Open | Tokens | Step | Ack | Close | Fault
+class Repair(Message, frozen=True):
+    """Owner → stage that stays: this is the route now. Answered by `Progress`.
+
+    Nothing more goes to a neighbour that is new before `Replay`.
+    """
+
+    session: Session
+    epoch: Epoch
+    stages: Annotated[list[StageRef], Meta(min_length=1, max_length=MAX_STAGES)]
+    index: Annotated[int, Meta(ge=0, lt=MAX_STAGES)]
+    resume: Position
+    """Positions whose tokens the owner knows."""
+
+
+class Probe(Message, frozen=True):
+    """Owner → stage: how far are you? Answered at once by `Progress`, whatever the stage computes meanwhile."""
+
+    session: Session
+    number: Annotated[int, Meta(ge=0, le=MAX_INT)]
+
+
+class Progress(Message, frozen=True):
+    """Stage → owner: how far this session is here."""
+
+    session: Session
+    number: Annotated[int, Meta(ge=0, le=MAX_INT)]
+    """The epoch of the `Repair`, or the number of the `Probe`, that this answers."""
+    received: Position
+    """Positions that were given to it."""
+    computed: Position
+    """Positions in its cache."""
+    kept_from: Position = 0
+    """It has kept what it sent on from this position to `computed`."""
+    tokens: TokenList = []
+    """Of the head, in answer to `Repair`: the tokens from `resume` on that it was given."""
+
+
+class Replay(Message, frozen=True):
+    """Owner → stage before one that is new: send the next stage what you kept from `position` on, and go on."""
+
+    session: Session
+    epoch: Epoch
+    position: Position
+
+
+StageMessage: TypeAlias = Open | Tokens | Step | Ack | Close | Fault | Repair | Probe | Progress | Replay
 
 
 Quantization: TypeAlias = Literal["none", "int8", "int4"]
@@ -210,6 +270,18 @@ class Announcement(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     """The last one of a node that leaves."""
     quantize: Quantization = "none"
     """How its weights are held. It decides which numbers come out, so all stages of a route have the same."""
+    layer_tokens_per_s: Annotated[float, Meta(ge=0.0)] = 0.0
+    """One token at a time through one layer, measured with nothing else to do; 0 where it was not measured."""
+    free_tokens: Annotated[int, Meta(ge=0, le=MAX_INT)] = 0
+    """Positions that its KV caches have room for still."""
+    waiting: Annotated[int, Meta(ge=0, le=MAX_INT)] = 0
+    """Sessions that wait for room there."""
+    round_trips: Annotated[list[tuple[Peer, Annotated[float, Meta(ge=0.0)]]], Meta(max_length=16)] = []
+    """Milliseconds to those whom it passes activations to, or would, as it measured them last."""
+    draining: bool = False
+    """It is about to leave or to serve other layers: nothing new is to be begun there."""
+    engine: bool = False
+    """The whole model runs in somebody else's engine behind this node, which takes and gives tokens alone."""
 
 
 def farewell(last: Announcement, sequence: int, expires: int) -> Announcement:
@@ -220,7 +292,8 @@ def farewell(last: Announcement, sequence: int, expires: int) -> Announcement:
 class Signed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """An announcement as its bytes, with the signature that its peer's key made over them."""
 
-    body: Annotated[bytes, Meta(max_length=2048)]
+    body: Annotated[bytes, Meta(max_length=4096)]
+    """16 addresses and 16 round trips of usual length are some 2 KiB."""
     public_key: Annotated[bytes, Meta(max_length=512)]
     """libp2p's protobuf encoding of the key; its hash must be the peer id."""
     signature: Annotated[bytes, Meta(max_length=512)]

@@ -23,6 +23,10 @@ from p2pos.wire.messages import (
     Grammar,
     Logprobs,
     Open,
+    Probe,
+    Progress,
+    Repair,
+    Replay,
     Sampling,
     Signed,
     StageRef,
@@ -84,8 +88,14 @@ announcements = st.builds(
     sizes,
     st.booleans(),
     st.sampled_from(["none", "int8", "int4"]),
+    st.floats(0.0, allow_nan=False),
+    sizes,
+    sizes,
+    st.lists(st.tuples(peers, st.floats(0.0, allow_nan=False)), max_size=16),
+    st.booleans(),
+    st.booleans(),
 )
-signed = st.builds(Signed, st.binary(max_size=2048), st.binary(max_size=512), st.binary(max_size=512))
+signed = st.builds(Signed, st.binary(max_size=4096), st.binary(max_size=512), st.binary(max_size=512))
 messages = st.one_of(
     st.builds(
         Open,
@@ -100,6 +110,10 @@ messages = st.one_of(
         samplings,
         token_lists,
         keys,
+        token_lists,
+        positions,
+        positions,
+        sizes,
     ),
     st.builds(
         Tokens,
@@ -122,7 +136,18 @@ messages = st.one_of(
     ),
     st.builds(Ack, sessions, positions),
     st.builds(Close, sessions, text),
-    st.builds(Fault, sessions, st.sampled_from(["busy", "internal"]), text),
+    st.builds(Fault, sessions, st.sampled_from(["busy", "internal", "bad_peer"]), text, text),
+    st.builds(
+        Repair,
+        sessions,
+        sizes,
+        st.lists(st.builds(StageRef, peers, addresses, layers, layers), min_size=1, max_size=4),
+        st.integers(0, 255),
+        positions,
+    ),
+    st.builds(Probe, sessions, sizes),
+    st.builds(Progress, sessions, sizes, positions, positions, positions, token_lists),
+    st.builds(Replay, sessions, sizes, positions),
     st.builds(StatusRequest, st.none() | signed),
     st.builds(StatusAnswer, st.lists(signed, max_size=3)),
     st.builds(Want, cids),
