@@ -229,12 +229,20 @@ async def ask(host: Host, peer: PeerId, *, clock: Clock = wall_ms) -> list[Annou
     Raises UnavailableError where it does not answer, PeerError where it answers something else.
     """
     table = Table(verify)
+    await ask_into(table, host, peer, clock=clock)
+    return table.live(clock())
+
+
+async def ask_into(table: Table, host: Host, peer: PeerId, *, clock: Clock = wall_ms) -> None:
+    """Ask a connected peer what it believes, and take into `table` what of it is to be believed.
+
+    Raises UnavailableError where it does not answer, PeerError where it answers something else.
+    """
     for signed in await _request(host, peer, None):
         try:
             table.accept(signed, clock())
         except PeerError as exc:
             _log.debug("not believed", teller=peer, peer=exc.peer, why=exc.message)
-    return table.live(clock())
 
 
 async def _request(host: Host, peer: PeerId, mine: Signed | None) -> Sequence[Signed]:

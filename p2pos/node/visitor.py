@@ -1,17 +1,20 @@
 """A peer that serves nothing: joins a swarm to ask what is there and to generate. What the command line is."""
 
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
 
+from p2pos import log
 from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.node.client import Client
-from p2pos.node.discovery import ask
+from p2pos.node.discovery import ask, ask_into, wall_ms
 from p2pos.node.host import Host, open_host
-from p2pos.node.identity import Identity
+from p2pos.node.identity import Identity, verify
 from p2pos.node.links import Links
+from p2pos.node.table import Table
 from p2pos.shard.session import MAX_WAITING
 from p2pos.types import ModelId, PeerId
 from p2pos.wire.framing import Frame
@@ -21,6 +24,14 @@ FAREWELL_S = 2.0
 """Seconds for the last messages, which free the caches of a session that was broken off."""
 
 
+REFRESH_S = 1.0
+"""Seconds at most for `refresh`: whoever calls it has a text that waits."""
+REFRESH_FANOUT = 6
+"""Nodes that are asked at once: with one in five just dead, one of six answers in all but 64 of a million cases."""
+
+_log = log.get("visitor")
+
+
 @dataclass(frozen=True, slots=True)
 class Visitor:
     """A connection to a swarm."""
@@ -28,7 +39,39 @@ class Visitor:
     host: Host
     client: Client
     announcements: list[Announcement]
-    """What the bootstrap peers believe, verified, of each node the newest."""
+    """What those who were asked believed, verified, of each node the newest; `refresh` changes it in place."""
+    table: Table
+    bootstrap: Sequence[str]
+    """Addresses that it came in by."""
+
+    async def refresh(self) -> list[Announcement]:
+        """Ask several nodes anew who serves what, for `REFRESH_S` at most, and return `announcements`.
+
+        Whoever said goodbye is gone from them then, and so is whoever was silent for so long that its last word
+        expired; where nobody answers, they stay as they were. Raises nothing of its own.
+        """
+        asked = {PeerId(each.peer): tuple(each.addresses) for each in self.announcements}
+        chosen = random.sample(list(asked), min(REFRESH_FANOUT, len(asked)))
+        # those that a connection is open to answer soonest, and the door that we came in by is one of them mostly
+        near = [peer for peer in self.host.connected() & asked.keys() if peer not in chosen]
+        answered = 0
+
+        async def ask_one(peer: PeerId) -> None:
+            nonlocal answered
+            try:
+                await self.host.connect(peer, asked[peer], deadline_s=REFRESH_S)
+                await ask_into(self.table, self.host, peer)
+                answered += 1
+            except (UnavailableError, PeerError) as exc:
+                _log.debug("no answer", peer=peer, why=str(exc))
+
+        with trio.move_on_after(REFRESH_S):
+            async with trio.open_nursery() as nursery:
+                for peer in (*chosen, *near[:REFRESH_FANOUT]):
+                    nursery.start_soon(ask_one, peer)
+        if answered:
+            self.announcements[:] = self.table.live(wall_ms())
+        return self.announcements
 
     async def round_trip_s(self, each: Announcement) -> float:
         """Seconds from a question to a node until its answer, on a connection that is open.
@@ -80,23 +123,22 @@ async def visit(bootstrap: Sequence[str]) -> AsyncIterator[Visitor]:
         client = Client(host.peer, links)
         await nursery.start(links.run)
         try:
-            yield Visitor(host, client, await _ask_all(host, bootstrap))
+            table = Table(verify)
+            await _ask_all(host, bootstrap, table)
+            yield Visitor(host, client, table.live(wall_ms()), table, tuple(bootstrap))
         finally:
             with trio.CancelScope(shield=True):
                 await links.flush(FAREWELL_S)
             nursery.cancel_scope.cancel()
 
 
-async def _ask_all(host: Host, bootstrap: Sequence[str]) -> list[Announcement]:
-    newest: dict[str, Announcement] = {}
+async def _ask_all(host: Host, bootstrap: Sequence[str], table: Table) -> None:
+    """Ask every one of these peers. Raises UnavailableError where none answers."""
     failures: list[UnavailableError | PeerError] = []
 
     async def ask_one(address: str) -> None:
         try:
-            peer = await host.connect_to(address)
-            for each in await ask(host, peer):
-                if each.peer not in newest or newest[each.peer].sequence < each.sequence:
-                    newest[each.peer] = each
+            await ask_into(table, host, await host.connect_to(address))
         except (UnavailableError, PeerError) as exc:
             failures.append(exc)
 
@@ -106,4 +148,3 @@ async def _ask_all(host: Host, bootstrap: Sequence[str]) -> list[Announcement]:
     if len(failures) == len(bootstrap):
         first = failures[0]
         raise UnavailableError(first.message, hint=first.hint or "is a node running there?", bootstrap=list(bootstrap))
-    return list(newest.values())
