@@ -41,7 +41,9 @@ SOLE_IMPORTER = {
 
 PURE = (
     "wire",
+    "shard/coverage.py",
     "shard/routing.py",
+    "shard/scheduler.py",
     "shard/session.py",
     "shard/owner.py",
     *(f"ledger/{name}.py" for name in ("typed_data", "intents", "calldata", "events", "fees", "records", "reverts")),

@@ -12,6 +12,7 @@ import trio
 from p2pos.content import cid
 from p2pos.errors import PeerError, UnavailableError
 from p2pos.node.host import Host
+from p2pos.node.metrics import Metrics
 from p2pos.node.streams import FrameStream
 from p2pos.types import Cid, PeerId
 from p2pos.wire.messages import CONTENT_PROTOCOL, Block, Want
@@ -29,8 +30,9 @@ FETCH_DEADLINE_S = 60.0
 class ContentService:
     """Serves files by CID, read when first asked for and then kept: one copy, however many streams want it."""
 
-    def __init__(self, blocks: Mapping[Cid, Path | bytes]) -> None:
+    def __init__(self, blocks: Mapping[Cid, Path | bytes], metrics: Metrics | None = None) -> None:
         self._blocks = dict(blocks)
+        self._metrics = metrics
         self._reading = trio.Lock()
 
     async def serve(self, stream: FrameStream) -> None:
@@ -45,6 +47,8 @@ class ContentService:
             wanted = Cid(frame.message.cid)
             data = await self._block(wanted)
             await stream.send(Block(wanted, data is not None), data or b"")
+            if self._metrics is not None:
+                self._metrics.served(len(data or b""))
         await stream.close()
 
     async def blocks(self, wanted: list[Cid]) -> dict[Cid, bytes]:

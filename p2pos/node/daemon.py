@@ -16,21 +16,24 @@ import torch
 import trio
 from trio_typing import TaskStatus
 
-from p2pos import leash, lock, log
+from p2pos import __version__, leash, lock, log
 from p2pos.errors import UserError
 from p2pos.node import gateway
 from p2pos.node.client import ModelFiles, fetch_model_files, read_model_files
 from p2pos.node.content_service import MAX_REQUEST, ContentService
 from p2pos.node.discovery import Discovery
+from p2pos.node.gauges import Status, Views
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity
 from p2pos.node.links import Links
+from p2pos.node.metrics import Metrics
 from p2pos.node.openai.catalogue import Catalogue
 from p2pos.node.openai.service import Api
 from p2pos.node.stage_service import StageService
 from p2pos.node.switchboard import Switchboard
 from p2pos.shard import architecture, hub, manifest, runners
 from p2pos.shard.checkpoint import Checkpoint
+from p2pos.shard.coverage import Coverage, Kind, coverages
 from p2pos.shard.grammar import Grammars
 from p2pos.shard.manifest import Manifest
 from p2pos.shard.quantize import check_kernels
@@ -120,15 +123,17 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
     identity = Identity.load_or_create(config.home / "identity.key")
     async with trio.open_nursery() as nursery, open_host(identity, config.listen) as host:
         _log.info("listening", peer=host.peer, addresses=list(host.addresses))
+        metrics = Metrics(process=True)
         discovery = Discovery(host, identity)
         await nursery.start(discovery.run, config.bootstrap)
         known = await pin(checkpoint, config.cache)
         _, whole = check(config.model, None)
         span = config.layers or _choose(discovery, known, checkpoint, config, layers=whole.end)
-        await _fetch(config, span or whole, checkpoint, progress)
+        metrics.fetched("hub", await _fetch(config, span or whole, checkpoint, progress))
         stage = await _load(config, span, known, progress)
         runner = runners.choose(stage, max_tokens=config.max_tokens, max_bytes=config.cache_bytes or _quarter(stage))
-        node = _Node(config, host, discovery, checkpoint, known, stage, runner)
+        metrics.fetched("disk", stage.report.bytes_read)
+        node = _Node(config, host, discovery, checkpoint, known, stage, runner, metrics)
         await node.serve(nursery, task_status)
         nursery.cancel_scope.cancel()
 
@@ -165,10 +170,10 @@ def _choose(
     return uncovered(announced, known.model_id, layers)
 
 
-async def _fetch(config: NodeConfig, span: LayerSpan, checkpoint: Checkpoint, progress: Progress) -> None:
-    """Of a checkpoint from a hub, fetch what the span needs and isn't here."""
+async def _fetch(config: NodeConfig, span: LayerSpan, checkpoint: Checkpoint, progress: Progress) -> int:
+    """Of a checkpoint from a hub, fetch what the span needs and isn't here. Returns how many bytes came."""
     if checkpoint.partial is None:
-        return
+        return 0
     stop = threading.Event()
 
     def fetch() -> int:
@@ -180,6 +185,7 @@ async def _fetch(config: NodeConfig, span: LayerSpan, checkpoint: Checkpoint, pr
     finally:
         stop.set()
     _log.info("fetched", bytes=fetched)
+    return fetched
 
 
 async def _load(config: NodeConfig, span: LayerSpan | None, known: Manifest, progress: Progress) -> Stage:
@@ -235,6 +241,7 @@ class _Node:
         known: Manifest,
         stage: Stage,
         runner: Runner,
+        metrics: Metrics,
     ) -> None:
         self._config = config
         self._host = host
@@ -244,11 +251,12 @@ class _Node:
         self._model = known.model_id
         self._began_s = time.monotonic()
         self._process = psutil.Process()
+        self._metrics = metrics
         self._links = Links(
             host, STAGE_PROTOCOL, receive=self._receive, on_lost=self._on_lost, queue_frames=MAX_WAITING
         )
         self._switchboard = Switchboard(host.peer, self._links)
-        self._api = Api(self._switchboard.owner, Catalogue(discovery.known, self._fetch_files))
+        self._api = Api(self._switchboard.owner, Catalogue(discovery.known, self._fetch_files), metrics)
         self._service = StageService(
             host.peer,
             self._model,
@@ -257,10 +265,11 @@ class _Node:
             dtype=config.dtype,
             outbox=self._switchboard,
             grammars=self._grammars if "tokenizer.json" in checkpoint.side_files() else None,
+            metrics=metrics,
         )
         self._switchboard.stage = self._service
         files = {known.files[name]: path for name, path in checkpoint.side_files().items() if name in known.files}
-        self._content = ContentService({Cid(self._model): known.to_bytes(), **files})
+        self._content = ContentService({Cid(self._model): known.to_bytes(), **files}, metrics)
 
     async def serve(self, nursery: trio.Nursery, task_status: TaskStatus[Ready]) -> None:
         """Serve until told to leave, then leave in good order."""
@@ -270,7 +279,8 @@ class _Node:
             await nursery.start(self._switchboard.run)
             await nursery.start(self._api.run)
             serve_http = partial(gateway.run, token=self._config.api_token)
-            url: str = await nursery.start(serve_http, *self._config.api, self.status, self._api.routes)
+            views = Views(self.status, lambda: self._host.traffic, self._coverage, self._round_trips_ms)
+            url: str = await nursery.start(serve_http, *self._config.api, views, self._metrics, self._api.routes)
             self._host.serve(CONTENT_PROTOCOL, self._content.serve, max_frame=MAX_REQUEST)
             await self._discovery.announce(self._announcement)
             task_status.started(Ready(self._host.peer, self._host.addresses, url))
@@ -301,7 +311,7 @@ class _Node:
             await told.wait()
             nursery.cancel_scope.cancel()
 
-    def status(self) -> gateway.Status:
+    def status(self) -> Status:
         """What `/status` and `/metrics` show."""
         engine, report = self._service.engine, self._stage.report
         return {
@@ -320,14 +330,35 @@ class _Node:
             "sessions": engine.sessions,
             "owned_sessions": self._switchboard.owner.sessions,
             "waiting": engine.waiting,
+            "runs_waiting": engine.runs_waiting,
+            "draining": self._api.leaving,
             "cached_tokens": engine.cached_tokens,
             "cached_bytes": engine.cached_bytes,
+            "free_tokens": max(0, engine.room - engine.cached_tokens),
             "prefix_tokens": engine.prefix_tokens,
+            "prompt_tokens": engine.prompt_tokens,
             "weight_bytes": report.bytes_read,
             "span_bytes": report.span_bytes,
             "resident_bytes": self._process.memory_info().rss,
             "known_nodes": len(self._discovery.known()),
+            "linked_peers": len(self._links.linked()),
+            "connected_peers": len(self._host.connected()),
+            "version": __version__,
             "uptime_s": round(time.monotonic() - self._began_s, 1),
+        }
+
+    def _coverage(self) -> Coverage | None:
+        """Of this node's model, by the nodes that compute as it does."""
+        mine = Kind(self._model, self._config.dtype, self._config.quantize, self._stage.layers)
+        return next((each for each in coverages(self._discovery.known()) if each.kind == mine), None)
+
+    def _round_trips_ms(self) -> dict[str, float]:
+        """What it announced last."""
+        return {
+            peer: milliseconds
+            for each in self._discovery.known()
+            if each.peer == self._host.peer
+            for peer, milliseconds in each.round_trips
         }
 
     def _announcement(self, sequence: int, expires: int) -> Announcement:
@@ -356,6 +387,7 @@ class _Node:
         self._switchboard.receive(peer, frame)
 
     def _on_lost(self, peer: PeerId) -> None:
+        self._metrics.link_lost()
         self._switchboard.on_lost(peer)
 
     def _grammars(self) -> Grammars:

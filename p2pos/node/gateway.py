@@ -1,70 +1,86 @@
 """The node's HTTP port: `/healthz`, `/metrics` (Prometheus), `/status` (JSON) and the OpenAI-compatible `/v1/`."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import trio
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from trio_typing import TaskStatus
 
 from p2pos.node import http_server
+from p2pos.node.gauges import NodeCollector, Views
 from p2pos.node.guard import Guard, is_loopback
+from p2pos.node.metrics import OTHER, Metrics
 
-Status = dict[str, Any]
-"""What `/status` answers: peer, model, layers, tokens_per_s, sessions, cached_tokens, weight_bytes, …"""
-
-_GAUGES = {
-    "tokens_per_s": "Tokens that left this stage per second, over ten seconds.",
-    "sessions": "Sessions held.",
-    "owned_sessions": "Sessions that this node's API owns.",
-    "waiting": "Sessions that wait for room.",
-    "cached_tokens": "Positions in the KV caches.",
-    "prefix_tokens": "Positions that were not computed because they were cached, since the start.",
-    "cached_bytes": "Bytes of the KV caches.",
-    "weight_bytes": "Bytes of weights read from disk.",
-    "resident_bytes": "Resident memory of the process.",
-    "uptime_s": "Seconds since the node was ready.",
-    "known_nodes": "Nodes that this one believes to be there, itself included.",
-}
+HUNG_UP = 499
+"""The status that stands for a client that left before there was one; nginx's."""
 
 
-class _NodeCollector(Collector):
-    def __init__(self, status: Callable[[], Status]) -> None:
-        self._status = status
-
-    def collect(self) -> list[Metric]:
-        status = self._status()
-        return [GaugeMetricFamily(f"p2pos_{name}", text, value=status[name]) for name, text in _GAUGES.items()]
-
-
-def application(status: Callable[[], Status], routes: Sequence[BaseRoute] = ()) -> Starlette:
-    """The ASGI application over a function that gives the node's status, and further routes."""
-    registry = CollectorRegistry()
-    registry.register(_NodeCollector(status))
+def application(views: Views, metrics: Metrics, routes: Sequence[BaseRoute] = ()) -> Starlette:
+    """The ASGI application over what gives the node's state, its metrics, and further routes."""
+    metrics.registry.register(NodeCollector(views))
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def metrics(_request: Request) -> Response:
-        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def show_metrics(_request: Request) -> Response:
+        return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def show(_request: Request) -> Response:
-        return JSONResponse(status())
+        return JSONResponse(views.status())
 
-    own = [Route("/healthz", healthz), Route("/metrics", metrics), Route("/status", show)]
+    own = [Route("/healthz", healthz), Route("/metrics", show_metrics), Route("/status", show)]
     return Starlette(routes=[*own, *routes])
+
+
+class Counted:
+    """Counts the requests to an application, by the pattern of the route that takes them and by status.
+
+    Args:
+        app: answers them.
+        routes: whose patterns name the end points. Whatever none of them takes counts together.
+        metrics: told of each request.
+
+    """
+
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], metrics: Metrics) -> None:
+        self._app = app
+        self._routes = [route for route in routes if isinstance(route, Route)]
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and count it when it's over."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = HUNG_UP
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        began_s = trio.current_time()
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            self._metrics.requested(self._endpoint(scope), status, trio.current_time() - began_s)
+
+    def _endpoint(self, scope: Scope) -> str:
+        return next((route.path for route in self._routes if route.matches(scope)[0] is not Match.NONE), OTHER)
 
 
 async def run(
     host: str,
     port: int,
-    status: Callable[[], Status],
+    views: Views,
+    metrics: Metrics,
     routes: Sequence[BaseRoute] = (),
     *,
     token: str = "",
@@ -75,7 +91,8 @@ async def run(
     Args:
         host: a loopback address, or any where there is a token.
         port: 0 takes a free one.
-        status: gives what `/status` shows.
+        views: what `/status` and the gauges of `/metrics` show.
+        metrics: the rest of `/metrics`.
         routes: further ones.
         token: what requests must bear, all but those for `/healthz`; "" for none.
         task_status: told the URL.
@@ -83,5 +100,6 @@ async def run(
     Raises UserError where the port is in use, or others could reach it without a token.
 
     """
-    guard = Guard(application(status, routes), token=token, local=is_loopback(host, token=token))
-    await http_server.serve(guard, host, port, task_status=task_status)
+    app = application(views, metrics, routes)
+    guard = Guard(app, token=token, local=is_loopback(host, token=token))
+    await http_server.serve(Counted(guard, app.routes, metrics), host, port, task_status=task_status)

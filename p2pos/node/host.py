@@ -35,7 +35,7 @@ from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.node import addresses as multiaddresses
 from p2pos.node import libp2p_patches, libp2p_yamux
 from p2pos.node.identity import Identity
-from p2pos.node.streams import FrameStream, StreamLost, fault_of
+from p2pos.node.streams import FrameStream, StreamLost, Traffic, fault_of
 from p2pos.types import PeerId
 from p2pos.wire import framing
 
@@ -70,6 +70,8 @@ class Host:
         self.peer = identity.peer
         self.addresses: tuple[str, ...] = ()
         """Where others can dial it: real ports, `/p2p/` at the end. Empty for a pure client."""
+        self.traffic: dict[str, Traffic] = {}
+        """What passed over each protocol that this program speaks in frames."""
         self._host = host
         self._network = host.get_network()
         self._dialling: WeakValueDictionary[PeerId, trio.Lock] = WeakValueDictionary()
@@ -123,10 +125,11 @@ class Host:
             max_frame: bytes of the largest frame that a peer may send; each stream can hold as much memory.
 
         """
+        traffic = self.traffic.setdefault(protocol, Traffic())
 
         async def handle(net_stream: Any) -> None:
             peer = PeerId(str(net_stream.muxed_conn.peer_id))
-            stream = FrameStream(peer, _YamuxBytes(net_stream), max_frame=max_frame)
+            stream = FrameStream(peer, _YamuxBytes(net_stream), max_frame=max_frame, traffic=traffic)
             try:
                 await handler(stream)
                 await stream.finish()
@@ -153,7 +156,8 @@ class Host:
             raise UnavailableError(f"peer {peer} is not connected", peer=peer)
         try:
             with trio.fail_after(deadline_s):
-                return FrameStream(peer, _YamuxBytes(await self._negotiated(peer_id, protocol)))
+                traffic = self.traffic.setdefault(protocol, Traffic())
+                return FrameStream(peer, _YamuxBytes(await self._negotiated(peer_id, protocol)), traffic=traffic)
         except trio.TooSlowError:
             raise UnavailableError(f"peer {peer} did not answer in {deadline_s:g} s", peer=peer) from None
         except MultiselectClientError as exc:

@@ -8,6 +8,7 @@ from trio_typing import TaskStatus
 
 from p2pos import log
 from p2pos.errors import InternalError, P2posError, PeerError, UnavailableError
+from p2pos.node.metrics import Metrics
 from p2pos.node.ports import Outbox
 from p2pos.shard.engine import Engine, Outcome
 from p2pos.shard.grammar import Grammars
@@ -36,6 +37,7 @@ class StageService:
         dtype: of hidden states on the wire.
         outbox: takes messages to peers.
         grammars: as the engine has it.
+        metrics: count its steps.
 
     """
 
@@ -49,6 +51,7 @@ class StageService:
         dtype: str,
         outbox: Outbox,
         grammars: Callable[[], Grammars] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._me = me
         self._model = model
@@ -65,6 +68,7 @@ class StageService:
             on_admitted=self._on_admitted,
             on_done=self._on_done,
             grammars=grammars,
+            on_step=None if metrics is None else metrics.stepped,
         )
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 import trio
@@ -46,11 +47,37 @@ class StreamLost(Exception):  # noqa: N818 - as trio.Cancelled: a fact, turned i
     """The stream was reset, or its connection ended."""
 
 
-class FrameStream:
-    """Messages with payloads, over one stream. Any task may send; one task receives."""
+@dataclass(slots=True)
+class Traffic:
+    """What passed over all streams of one protocol. Bytes are those of frames, before they are encrypted."""
 
-    def __init__(self, peer: PeerId, stream: ByteStream, *, max_frame: int = framing.MAX_FRAME) -> None:
+    frames_in: int = 0
+    frames_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class FrameStream:
+    """Messages with payloads, over one stream. Any task may send; one task receives.
+
+    Args:
+        peer: who is at the other end.
+        stream: carries the bytes.
+        max_frame: bytes of the largest frame that is taken.
+        traffic: counts what passes.
+
+    """
+
+    def __init__(
+        self,
+        peer: PeerId,
+        stream: ByteStream,
+        *,
+        max_frame: int = framing.MAX_FRAME,
+        traffic: Traffic | None = None,
+    ) -> None:
         self.peer = peer
+        self._traffic = Traffic() if traffic is None else traffic
         self._stream = stream
         self._sending = trio.Lock()
         self._reader = FrameReader(peer=peer, max_frame=max_frame)
@@ -78,6 +105,8 @@ class FrameStream:
                     await self._write(head, payload)
                 finally:
                     self._sending.release()
+                self._traffic.frames_out += 1
+                self._traffic.bytes_out += len(head) + len(payload)
         except trio.TooSlowError:
             raise UnavailableError(f"peer {self.peer} took nothing for {deadline_s:g} s", peer=self.peer) from None
         except StreamLost as exc:
@@ -118,8 +147,10 @@ class FrameStream:
                 if self._reader.pending:
                     raise PeerError(self.peer, f"stopped {self._reader.pending} bytes into a frame")
                 return None
+            self._traffic.bytes_in += len(data)
             self._frames = self._reader.feed(data)
         self._received += 1
+        self._traffic.frames_in += 1
         if self._received % FRAMES_PER_TURN == 0:
             await trio.lowlevel.checkpoint()
         return frame

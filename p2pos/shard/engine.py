@@ -20,7 +20,7 @@ from p2pos.shard import activations, blocks, sampling
 from p2pos.shard.admission import Admission
 from p2pos.shard.grammar import GrammarConstraint, Grammars
 from p2pos.shard.runners import Runner, Work
-from p2pos.shard.scheduler import LIGHT_ROWS, Scheduler
+from p2pos.shard.scheduler import LIGHT_ROWS, Scheduler, Stepped
 from p2pos.shard.session import CHUNK, MAX_SESSIONS, Computed, Run, StageSession
 from p2pos.shard.stage import Stage
 from p2pos.types import PeerId
@@ -61,6 +61,7 @@ class Engine:
             here already.
         on_done: told of each run's outcome, in the trio thread.
         grammars: makes what holds texts to grammars, when the first one asks for it; at the tail alone.
+        on_step: told of each step, in the trio thread.
 
     """
 
@@ -73,6 +74,7 @@ class Engine:
         on_admitted: Callable[[StageSession, int], None],
         on_done: Callable[[StageSession, Outcome], Awaitable[None]],
         grammars: Callable[[], Grammars] | None = None,
+        on_step: Callable[[Stepped], None] | None = None,
     ) -> None:
         self.stage = stage
         self._chunk = chunk_tokens(stage.device.type)
@@ -80,6 +82,7 @@ class Engine:
         self._dtype = dtype
         self._on_admitted = on_admitted
         self._on_done = on_done
+        self._on_step = on_step
         self._make_grammars = grammars
         self._grammars: Grammars | None = None
         self._constraints: dict[bytes, GrammarConstraint] = {}
@@ -95,6 +98,7 @@ class Engine:
         self._thread = trio.CapacityLimiter(1)
         self._passed: deque[tuple[float, int]] = deque()
         self._prefix_tokens = 0
+        self._prompt_tokens = 0
 
     @property
     def sessions(self) -> int:
@@ -120,6 +124,21 @@ class Engine:
     def prefix_tokens(self) -> int:
         """Positions that were not computed because they were here already, since the start."""
         return self._prefix_tokens
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Positions of all prompts that came, since the start, whether computed or not."""
+        return self._prompt_tokens
+
+    @property
+    def runs_waiting(self) -> int:
+        """Runs that wait for a step."""
+        return len(self._scheduler)
+
+    @property
+    def room(self) -> int:
+        """Positions that all caches may come to hold."""
+        return self._runner.room
 
     def chunk(self) -> int:
         """How many tokens of a prompt are to go through the stage at once: half as many while others decode.
@@ -158,6 +177,7 @@ class Engine:
     def adopt(self, session: StageSession, position: int) -> None:
         """A session begins at this position; what lies before is cached."""
         self._prefix_tokens += position
+        self._prompt_tokens += session.order.prompt_length
         self._runner.adopt(session.session, position)
 
     def schedule(self, session: StageSession, run: Run) -> None:
@@ -195,9 +215,10 @@ class Engine:
             for job in jobs:
                 del self._jobs[job.session.session]
             ready = [self._prepared(job) for job in jobs]
+            began_s = trio.current_time()
             outcomes = await trio.to_thread.run_sync(self._compute, jobs, ready, limiter=self._thread)
             self._scheduler.done()
-            self._count(jobs)
+            self._count(jobs, outcomes, trio.current_time() - began_s)
             for job, outcome in zip(jobs, outcomes, strict=True):
                 # where it was released meanwhile, another may have its place, even its name
                 if isinstance(outcome, Computed) and self._sessions.get(job.session.session) is job.session:
@@ -321,10 +342,16 @@ class Engine:
             self._constraints[session.session] = constraint
         return self._constraints[session.session]
 
-    def _count(self, jobs: Sequence[Job]) -> None:
+    def _count(self, jobs: Sequence[Job], outcomes: Sequence[Outcome], seconds: float) -> None:
         now_s = trio.current_time()
-        self._passed.append((now_s, sum(job.run.rows for job in jobs)))
+        rows = sum(job.run.rows for job in jobs)
+        self._passed.append((now_s, rows))
         self._forget(now_s)
+        if self._on_step is not None:
+            prefill = sum(job.run.rows for job in jobs if job.run.position < job.session.order.prompt_length)
+            sampled = sum(isinstance(each, Computed) and each.token is not None for each in outcomes)
+            failed = sum(isinstance(each, Failed) for each in outcomes)
+            self._on_step(Stepped(prefill, rows - prefill, sampled, failed, seconds))
 
     def _forget(self, now_s: float) -> None:
         while self._passed and self._passed[0][0] < now_s - RATE_WINDOW_S:

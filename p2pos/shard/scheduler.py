@@ -16,6 +16,21 @@ LIGHT_ROWS = 16
 Job = TypeVar("Job", bound=Hashable)
 
 
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One step that was computed, for who counts."""
+
+    prefill_rows: int
+    decode_rows: int
+    """Positions whose tokens were sampled before, those that are computed again after a repair among them."""
+    sampled: int
+    """Tokens chosen after it."""
+    failed: int
+    """Runs of it that could not be done."""
+    seconds: float
+    """In the worker thread, and on the way there and back."""
+
+
 @dataclass(slots=True)
 class _Waiting(Generic[Job]):
     job: Job

@@ -19,8 +19,10 @@ from trio_typing import TaskStatus
 from p2pos import log
 from p2pos.errors import P2posError, PeerError
 from p2pos.node.client import Client
+from p2pos.node.metrics import Metrics
 from p2pos.node.openai.answers import DONE, Delta, Heading, Usage, event
 from p2pos.node.openai.catalogue import Catalogue, Served
+from p2pos.node.openai.counts import counted
 from p2pos.node.openai.errors import ApiError
 from p2pos.node.openai.http import HungUpError, Out, fault_in, read_body, unless_hung_up
 from p2pos.node.openai.jobs import Job, Planner
@@ -44,12 +46,14 @@ class Api:
     Args:
         client: opens sessions.
         catalogue: knows the models.
+        metrics: count its texts.
 
     """
 
-    def __init__(self, client: Client, catalogue: Catalogue) -> None:
+    def __init__(self, client: Client, catalogue: Catalogue, metrics: Metrics | None = None) -> None:
         self._client = client
         self._catalogue = catalogue
+        self._metrics = metrics or Metrics()
         self._renderer = Renderer()
         self._planner = Planner(catalogue, self._renderer)
         self._serving = 0
@@ -156,14 +160,17 @@ class Api:
         request = Request(tuple(prompt), job.room(prompt), job.files.eos, sampling)
         writer = Writer(job.tokenizer, job.spelling, job.request.stops, job.files.eos)
         parts = _Parts(job.form.reader() if job.form is not None else None, once=job.one_call)
-        async with self._client.generate(job.model, self._catalogue.route(job.model), request) as generation:
-            while not (writer.stopped or parts.full) and (emitted := await generation.emitted()) is not None:
-                usage.completion += 1
-                piece = writer.push(emitted)
-                delta = Delta(index, parts.push(piece.text), piece.scored)
-                if delta.parts or delta.scored:
-                    await put.send(delta)
-            finish = generation.finish_reason or "stop"
+        generating = self._client.generate(job.model, self._catalogue.route(job.model), request)
+        with counted(self._metrics, len(prompt)) as count:
+            async with generating as generation:
+                while not (writer.stopped or parts.full) and (emitted := await generation.emitted()) is not None:
+                    usage.completion += 1
+                    count.token()
+                    piece = writer.push(emitted)
+                    delta = Delta(index, parts.push(piece.text), piece.scored)
+                    if delta.parts or delta.scored:
+                        await put.send(delta)
+                count.end = finish = generation.finish_reason or "stop"
         piece = writer.end()
         last = (*parts.push(piece.text), *parts.end())
         await put.send(Delta(index, last, piece.scored, "tool_calls" if parts.called and finish == "stop" else finish))
