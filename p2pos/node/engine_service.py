@@ -5,8 +5,8 @@ as it does anywhere; with the last of them the engine is asked for a stream of t
 brings the token that was given before, is answered by the next one. Closing a session ends its request.
 
 Who is let in is `shard.admission`, as elsewhere, with as many places as the engine writes texts at a time: what waits
-waits here, where the swarm can see it. An engine that does not answer is down; its sessions end with a fault at once, so
-that their owners go on elsewhere, and nobody is let in until it was found again.
+waits here, where the swarm can see it. An engine that does not answer is down; its sessions end with a fault at once,
+so that their owners go on elsewhere, and nobody is let in until it was found again.
 """
 
 import math
@@ -26,6 +26,7 @@ from p2pos.node.engine_probe import Found, Model
 from p2pos.node.engine_text import EngineText, Token
 from p2pos.shard.admission import Admission
 from p2pos.shard.engine import RATE_WINDOW_S, Failed, Outcome
+from p2pos.shard.scheduler import Stepped
 from p2pos.shard.session import CHUNK, Computed, Run, StageSession
 
 CHECK_S = 5.0
@@ -71,6 +72,7 @@ class RemoteEngine:
         on_change: told when it went down and when it is back.
         on_admitted: told of a session that has a place now; none of its prompt is ever here already.
         on_done: told of each run's outcome.
+        on_step: told of each token.
 
     """
 
@@ -84,6 +86,7 @@ class RemoteEngine:
         on_change: Callable[[], Awaitable[None]],
         on_admitted: Callable[[StageSession, int], None],
         on_done: Callable[[StageSession, Outcome], Awaitable[None]],
+        on_step: Callable[[Stepped], None] | None = None,
     ) -> None:
         self._client = client
         self._model = model
@@ -92,6 +95,7 @@ class RemoteEngine:
         self._on_change = on_change
         self._on_admitted = on_admitted
         self._on_done = on_done
+        self._on_step = on_step
         self._sessions: dict[bytes, StageSession] = {}
         self._inside: dict[bytes, _Writing] = {}
         self._admission = Admission()
@@ -100,13 +104,10 @@ class RemoteEngine:
         self._heard_s = -math.inf
         """When something last came of a stream."""
         self._passed: deque[float] = deque()
+        self._prompt_tokens = 0
         self._queued = 0
         self.up = True
         """Whether the engine answers."""
-
-    cached_bytes = 0
-    """Its caches are the engine's own affair."""
-    prefix_tokens = 0
 
     @property
     def sessions(self) -> int:
@@ -122,6 +123,11 @@ class RemoteEngine:
     def cached_tokens(self) -> int:
         """Positions of the sessions that it writes for."""
         return sum(each.session.order.prompt_length + len(each.session.generated) for each in self._inside.values())
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Positions of all prompts that came, since the start."""
+        return self._prompt_tokens
 
     @property
     def free_tokens(self) -> int:
@@ -163,6 +169,7 @@ class RemoteEngine:
         """A session begins: at its first position, since it was told that nothing is cached."""
         if position:
             raise InternalError(f"a session of {session.owner} begins at {position} in an engine that holds nothing")
+        self._prompt_tokens += session.order.prompt_length
 
     def schedule(self, session: StageSession, run: Run) -> None:
         """Take a run; one of a session that was released is passed over. Raises InternalError where one waits."""
@@ -227,7 +234,7 @@ class RemoteEngine:
         text = EngineText.of(
             can, session.order, prompt, vocabulary=self._model.vocabulary, spelling=self._model.spelling
         )
-        patience_s = FIRST_S
+        patience_s, since_s = FIRST_S, trio.current_time()
         while not text.over:
             try:
                 wish = text.wish()
@@ -240,7 +247,7 @@ class RemoteEngine:
                     patience_s = NEXT_S
                     for token in tokens:
                         done = Computed(run.position, run.rows, token=token.id, logprobs=token.logprobs)
-                        self._passed.append(trio.current_time())
+                        since_s = self._count(run, prompt, since_s)
                         await self._on_done(session, done)
                         run = await writing.next_run()  # cancelled where that was the last token
         raise InternalError("a text came to its end, and its session did not")
@@ -296,6 +303,17 @@ class RemoteEngine:
         _log.info("the engine is back", url=self._client.url)
         await self._on_change()
         self._let_in()
+
+    def _count(self, run: Run, prompt: list[int], since_s: float) -> float:
+        """Count a token that came, so long after what was before it. Returns the time."""
+        now_s = trio.current_time()
+        self._passed.append(now_s)
+        self._forget(now_s)
+        if self._on_step is not None:
+            first = run.position + run.rows == len(prompt)
+            prefill, decode = (len(prompt), 0) if first else (0, 1)
+            self._on_step(Stepped(prefill, decode, 1, 0, now_s - since_s))
+        return now_s
 
     def _forget(self, now_s: float) -> None:
         while self._passed and self._passed[0] < now_s - RATE_WINDOW_S:

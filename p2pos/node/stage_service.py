@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 import trio
 from trio_typing import TaskStatus
@@ -15,7 +16,7 @@ from p2pos.shard.grammar import Grammars
 from p2pos.shard.runners import Runner
 from p2pos.shard.session import Adopt, Computed, Release, Run, Send, StageEffect, StageSession
 from p2pos.shard.stage import Stage
-from p2pos.types import ModelId, PeerId
+from p2pos.types import LayerSpan, ModelId, PeerId
 from p2pos.wire import tensors
 from p2pos.wire.framing import Frame
 from p2pos.wire.messages import Fault, FaultCode, Open, StageMessage, Step
@@ -26,33 +27,62 @@ SWEEP_S = 1.0
 _log = log.get("stage")
 
 
-class StageService:
-    """Serves one stage's sessions.
+class Layers(Protocol):
+    """What is to be known of the layers that are served."""
+
+    @property
+    def span(self) -> LayerSpan:
+        """Which they are."""
+
+    @property
+    def layers(self) -> int:
+        """How many the whole model has."""
+
+    @property
+    def width(self) -> int:
+        """Of the hidden states that pass between stages."""
+
+
+class Worker(Protocol):
+    """What computes for sessions; `shard.engine.Engine` says what each of these does."""
+
+    def chunk(self) -> int:
+        """How many tokens of a prompt come at once."""
+
+    def admit(self, session: StageSession) -> str:
+        """Let a session in, or have it wait; why not, else ""."""
+
+    def overdue(self) -> list[StageSession]:
+        """The sessions that have waited too long."""
+
+    def adopt(self, session: StageSession, position: int) -> None:
+        """A session begins here."""
+
+    def schedule(self, session: StageSession, run: Run) -> None:
+        """Queue a run."""
+
+    def release(self, session: StageSession) -> None:
+        """A session is over."""
+
+    async def run(self, *, task_status: TaskStatus[None] = ...) -> None:
+        """Compute until cancelled."""
+
+
+class SessionService:
+    """Serves sessions, whatever computes for them: `engine` does, and is set by who makes one of these.
 
     Args:
         me: this node's peer id.
         model: the model's id.
-        stage: the loaded span.
-        runner: holds its caches.
+        stage: the layers.
         dtype: of hidden states on the wire.
         outbox: takes messages to peers.
-        grammars: as the engine has it.
-        metrics: count its steps.
 
     """
 
-    def __init__(
-        self,
-        me: PeerId,
-        model: ModelId,
-        stage: Stage,
-        runner: Runner,
-        *,
-        dtype: str,
-        outbox: Outbox,
-        grammars: Callable[[], Grammars] | None = None,
-        metrics: Metrics | None = None,
-    ) -> None:
+    engine: Worker
+
+    def __init__(self, me: PeerId, model: ModelId, stage: Layers, *, dtype: str, outbox: Outbox) -> None:
         self._me = me
         self._model = model
         self._stage = stage
@@ -61,15 +91,6 @@ class StageService:
         self._sessions: dict[bytes, StageSession] = {}
         self._draining = False
         self._empty = trio.Event()
-        self.engine = Engine(
-            stage,
-            runner,
-            dtype=dtype,
-            on_admitted=self._on_admitted,
-            on_done=self._on_done,
-            grammars=grammars,
-            on_step=None if metrics is None else metrics.stepped,
-        )
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Compute and sweep until cancelled."""
@@ -201,3 +222,44 @@ class StageService:
                 self._perform(session, session.fail("deadline", "nobody spoke of this session any more"))
         while overdue := self.engine.overdue():  # asked again each time: who leaves may let another in
             self._perform(overdue[0], overdue[0].fail("busy", "it has had no room for some time"))
+
+
+class StageService(SessionService):
+    """Serves one stage's sessions.
+
+    Args:
+        me: this node's peer id.
+        model: the model's id.
+        stage: the loaded span.
+        runner: holds its caches.
+        dtype: of hidden states on the wire.
+        outbox: takes messages to peers.
+        grammars: as the engine has it.
+        metrics: count its steps.
+
+    """
+
+    engine: Engine
+
+    def __init__(
+        self,
+        me: PeerId,
+        model: ModelId,
+        stage: Stage,
+        runner: Runner,
+        *,
+        dtype: str,
+        outbox: Outbox,
+        grammars: Callable[[], Grammars] | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        super().__init__(me, model, stage, dtype=dtype, outbox=outbox)
+        self.engine = Engine(
+            stage,
+            runner,
+            dtype=dtype,
+            on_admitted=self._on_admitted,
+            on_done=self._on_done,
+            grammars=grammars,
+            on_step=None if metrics is None else metrics.stepped,
+        )
