@@ -14,6 +14,7 @@ from p2pos.errors import UserError
 from p2pos.models import DEFAULT
 from p2pos.node import daemon
 from p2pos.node.guard import read_token
+from p2pos.node.node_config import NodeConfig, Ready
 from p2pos.shard import hub
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.types import LayerSpan
@@ -82,7 +83,7 @@ def run(
     finishes the sessions under way, says goodbye and leaves.
     """
     model = hub.locate(settings.model, settings.cache, offline=settings.offline) if settings.model else DEFAULT
-    config = daemon.NodeConfig(
+    config = NodeConfig(
         home=settings.home,
         cache=settings.cache,
         model=model,
@@ -104,7 +105,7 @@ def run(
     async def main() -> None:
         with progress_bars() as progress:
             async with trio.open_nursery() as nursery:
-                ready: daemon.Ready = await nursery.start(daemon.run, config, progress)
+                ready: Ready = await nursery.start(daemon.run, config, progress)
                 line = {"ready": True, "peer": ready.peer, "addresses": ready.addresses, "api": ready.api}
                 click.echo(json.dumps(line))
                 sys.stdout.flush()

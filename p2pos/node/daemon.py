@@ -1,24 +1,17 @@
 """The node daemon: joins host, links, discovery, stage and HTTP under one root nursery, and leaves in good order."""
 
-import os
 import signal
-import sys
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 import trio
 from trio_typing import TaskStatus
 
 from p2pos import __version__, leash, lock, log
 from p2pos.errors import UserError
-from p2pos.node import gateway
+from p2pos.node import gateway, loading
 from p2pos.node.client import ModelFiles, fetch_model_files, read_model_files
 from p2pos.node.content_service import MAX_REQUEST, ContentService
 from p2pos.node.discovery import Discovery
@@ -26,24 +19,23 @@ from p2pos.node.gauges import Status, Views
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity
 from p2pos.node.links import Links
+from p2pos.node.loading import Source
 from p2pos.node.metrics import Metrics
+from p2pos.node.node_config import NodeConfig, Progress, Ready
 from p2pos.node.openai.catalogue import Catalogue
 from p2pos.node.openai.service import Api
-from p2pos.node.stage_service import StageService
+from p2pos.node.serving import Seat
 from p2pos.node.switchboard import Switchboard
-from p2pos.shard import architecture, hub, manifest, runners
+from p2pos.shard import architecture
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.coverage import Coverage, Kind, coverages
-from p2pos.shard.grammar import Grammars
-from p2pos.shard.manifest import Manifest
 from p2pos.shard.quantize import check_kernels
 from p2pos.shard.routing import uncovered
-from p2pos.shard.runners import Runner
 from p2pos.shard.session import MAX_WAITING
-from p2pos.shard.stage import Stage, check, needed
-from p2pos.types import Cid, LayerSpan, ModelId, PeerId
+from p2pos.shard.stage import check, needed
+from p2pos.types import LayerSpan, ModelId, PeerId
 from p2pos.wire.framing import Frame
-from p2pos.wire.messages import CONTENT_PROTOCOL, STAGE_PROTOCOL, Announcement, Quantization, StageRef
+from p2pos.wire.messages import CONTENT_PROTOCOL, STAGE_PROTOCOL, Announcement, StageRef
 
 DRAIN_S = 10.0
 """Seconds that SIGTERM gives the sessions to finish."""
@@ -55,50 +47,6 @@ FAREWELL_S = 1.0
 """Seconds for the last messages to leave."""
 
 _log = log.get("node")
-
-
-@dataclass(frozen=True, slots=True)
-class NodeConfig:
-    """What `p2pos node run` was asked to do."""
-
-    home: Path
-    cache: Path
-    model: Path
-    """A checkpoint's directory; one of a hub's may lack weights."""
-    offline: bool
-    """Fetch none of them."""
-    layers: LayerSpan | None
-    """None takes the first layers that nobody serves, or all of them."""
-    listen: tuple[str, ...]
-    bootstrap: tuple[str, ...]
-    api: tuple[str, int]
-    dtype: str
-    quantize: Quantization
-    """How to hold the weights of linear layers."""
-    device: str
-    threads: int
-    """Of torch; 0 leaves it to torch."""
-    max_tokens: int
-    """Positions that all KV caches may hold together."""
-    api_token: str
-    """What requests to the HTTP interface must bear; "" for none, which only loopback addresses allow."""
-    cache_bytes: int
-    """Bytes that they may take; 0 is a quarter of the memory that is free when the node starts."""
-    leashed: bool
-    """Leave when standard input ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What a node says once it serves."""
-
-    peer: str
-    addresses: tuple[str, ...]
-    api: str
-
-
-Progress = Callable[[str, int], Callable[[int], None]]
-"""Given a title and a total of bytes, what to call with each piece's bytes."""
 
 
 async def run(config: NodeConfig, progress: Progress, *, task_status: TaskStatus[Ready]) -> None:
@@ -126,170 +74,66 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
         metrics = Metrics(process=True)
         discovery = Discovery(host, identity)
         await nursery.start(discovery.run, config.bootstrap)
-        known = await pin(checkpoint, config.cache)
+        known = await loading.pin(checkpoint, config.cache)
         _, whole = check(config.model, None)
-        span = config.layers or _choose(discovery, known, checkpoint, config, layers=whole.end)
-        metrics.fetched("hub", await _fetch(config, span or whole, checkpoint, progress))
-        stage = await _load(config, span, known, progress)
-        runner = runners.choose(stage, max_tokens=config.max_tokens, max_bytes=config.cache_bytes or _quarter(stage))
-        metrics.fetched("disk", stage.report.bytes_read)
-        node = _Node(config, host, discovery, checkpoint, known, stage, runner, metrics)
-        await node.serve(nursery, task_status)
+        source = Source(config, checkpoint, known, whole.end, progress, metrics)
+        await _Node(source, host, discovery).serve(nursery, task_status)
         nursery.cancel_scope.cancel()
 
 
-async def pin(checkpoint: Checkpoint, cache: Path) -> Manifest:
-    """The checkpoint's manifest: from the cache, or made by another process, so that this one reads its span alone."""
-    if checkpoint.partial is not None:
-        return manifest.make(checkpoint)  # reads no weights
-    known = manifest.cached(checkpoint, cache)
-    if known is None:
-        _log.info("naming the model by its content; this happens once", model=str(checkpoint.directory))
-        command = [sys.executable, "-m", "p2pos", "model", "pin", str(checkpoint.directory)]
-        await trio.run_process(
-            command, check=False, stdin=b"", capture_stdout=True, env={**os.environ, "P2POS_CACHE": str(cache)}
-        )
-        known = manifest.cached(checkpoint, cache)
-    if known is None:
-        raise UserError(f"{checkpoint.directory} could not be named by its content", hint="try `p2pos model pin`")
-    return known
-
-
-def _choose(
-    discovery: Discovery, known: Manifest, checkpoint: Checkpoint, config: NodeConfig, *, layers: int
-) -> LayerSpan | None:
+def _choose(discovery: Discovery, source: Source) -> LayerSpan:
     """For `--layers auto`: the first layers that nobody serves who computes as this node does, else all."""
+    config, whole = source.config, LayerSpan(0, source.layers)
     announced = [
         each
         for each in discovery.known()
-        if (each.model, each.dtype, each.quantize) == (known.model_id, config.dtype, config.quantize)
+        if (each.model, each.dtype, each.quantize) == (source.model, config.dtype, config.quantize)
     ]
     if not announced:
-        return None
-    _log.info("choosing layers", model=checkpoint.name, served_by=len(announced))
-    return uncovered(announced, known.model_id, layers)
-
-
-async def _fetch(config: NodeConfig, span: LayerSpan, checkpoint: Checkpoint, progress: Progress) -> int:
-    """Of a checkpoint from a hub, fetch what the span needs and isn't here. Returns how many bytes came."""
-    if checkpoint.partial is None:
-        return 0
-    stop = threading.Event()
-
-    def fetch() -> int:
-        return hub.fetch(checkpoint, needed(checkpoint, span), offline=config.offline, progress=progress, stop=stop)
-
-    try:
-        _log.info("fetching what isn't here", model=checkpoint.name, layers=str(span))
-        fetched = await trio.to_thread.run_sync(fetch, abandon_on_cancel=True)  # type: ignore[call-arg]  # trio-typing knows an older trio
-    finally:
-        stop.set()
-    _log.info("fetched", bytes=fetched)
-    return fetched
-
-
-async def _load(config: NodeConfig, span: LayerSpan | None, known: Manifest, progress: Progress) -> Stage:
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    checkpoint = Checkpoint.open(config.model)
-
-    def load() -> Stage:
-        return Stage.load(
-            config.model,
-            span,
-            dtype=config.dtype,
-            device=config.device,
-            quantize=config.quantize,
-            manifest=known,
-            on_bytes=progress(f"loading {checkpoint.name}", checkpoint.total_bytes),
-        )
-
-    stage = await trio.to_thread.run_sync(load)
-    report = stage.report
-    _log.info(
-        "loaded",
-        layers=str(stage.span),
-        bytes_read=report.bytes_read,
-        span_bytes=report.span_bytes,
-        model_bytes=report.total_bytes,
-        quantize=report.quantized.mode,
-        saved_bytes=report.quantized.saved_bytes,
-        resident_bytes=psutil.Process().memory_info().rss,
-        seconds=round(report.seconds, 2),
-    )
-    if report.quantized.mode != "none":
-        _log.info("quantized", layers=report.quantized.layers, left_alone=report.quantized.why_left())
-    return stage
-
-
-def _quarter(stage: Stage) -> int:
-    """Bytes: a quarter of what is free where the stage computes. Weights are loaded by then."""
-    if stage.device.type == "cuda":
-        return int(torch.cuda.mem_get_info(stage.device)[0]) // 4
-    return int(psutil.virtual_memory().available) // 4
+        return whole
+    _log.info("choosing layers", model=source.checkpoint.name, served_by=len(announced))
+    return uncovered(announced, source.model, source.layers) or whole
 
 
 class _Node:
-    """The parts of a running node, once the weights are there."""
+    """The parts of a running node."""
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        host: Host,
-        discovery: Discovery,
-        checkpoint: Checkpoint,
-        known: Manifest,
-        stage: Stage,
-        runner: Runner,
-        metrics: Metrics,
-    ) -> None:
-        self._config = config
+    def __init__(self, source: Source, host: Host, discovery: Discovery) -> None:
+        self._source = source
+        self._config = source.config
         self._host = host
         self._discovery = discovery
-        self._checkpoint = checkpoint
-        self._stage = stage
-        self._model = known.model_id
         self._began_s = time.monotonic()
         self._process = psutil.Process()
-        self._metrics = metrics
+        self._metrics = source.metrics
         self._links = Links(
             host, STAGE_PROTOCOL, receive=self._receive, on_lost=self._on_lost, queue_frames=MAX_WAITING
         )
         self._switchboard = Switchboard(host.peer, self._links)
-        self._api = Api(self._switchboard.owner, Catalogue(discovery.known, self._fetch_files), metrics)
-        self._service = StageService(
-            host.peer,
-            self._model,
-            stage,
-            runner,
-            dtype=config.dtype,
-            outbox=self._switchboard,
-            grammars=self._grammars if "tokenizer.json" in checkpoint.side_files() else None,
-            metrics=metrics,
-        )
-        self._switchboard.stage = self._service
-        files = {known.files[name]: path for name, path in checkpoint.side_files().items() if name in known.files}
-        self._content = ContentService({Cid(self._model): known.to_bytes(), **files}, metrics)
+        self._api = Api(self._switchboard.owner, Catalogue(discovery.known, self._fetch_files), self._metrics)
+        self._seat = Seat(host.peer, source, self._switchboard, self._announce)
+        self._content = ContentService(source.blocks(), self._metrics)
 
     async def serve(self, nursery: trio.Nursery, task_status: TaskStatus[Ready]) -> None:
         """Serve until told to leave, then leave in good order."""
+        await nursery.start(self._links.run)
+        await nursery.start(self._switchboard.run)
+        await nursery.start(self._seat.run)
+        await self._seat.take(self._config.layers or _choose(self._discovery, self._source))
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            await nursery.start(self._service.run)
-            await nursery.start(self._links.run)
-            await nursery.start(self._switchboard.run)
             await nursery.start(self._api.run)
             serve_http = partial(gateway.run, token=self._config.api_token)
             views = Views(self.status, lambda: self._host.traffic, self._coverage, self._round_trips_ms)
             url: str = await nursery.start(serve_http, *self._config.api, views, self._metrics, self._api.routes)
             self._host.serve(CONTENT_PROTOCOL, self._content.serve, max_frame=MAX_REQUEST)
-            await self._discovery.announce(self._announcement)
+            await self._announce()
             task_status.started(Ready(self._host.peer, self._host.addresses, url))
-            _log.info("serving", model=self._checkpoint.name, layers=str(self._stage.span), api=url)
+            _log.info("ready", api=url)
             await self._told_to_leave(signals)
-            _log.info("leaving", sessions=self._service.engine.sessions)
+            _log.info("leaving", sessions=self.status()["sessions"])
             self._api.leaving = True
             await self._discovery.leave()
-            await self._service.drain(DRAIN_S)
+            await self._seat.drain(DRAIN_S)
             await self._api.drain(ANSWERS_S)
             await self._links.flush(FAREWELL_S)
 
@@ -313,32 +157,18 @@ class _Node:
 
     def status(self) -> Status:
         """What `/status` and `/metrics` show."""
-        engine, report = self._service.engine, self._stage.report
         return {
             "peer": self._host.peer,
             "addresses": list(self._host.addresses),
-            "model": self._model,
-            "model_name": self._checkpoint.name,
-            "layers": str(self._stage.span),
-            "model_layers": self._stage.layers,
+            "model": self._source.model,
+            "model_name": self._source.checkpoint.name,
+            "model_layers": self._source.layers,
             "dtype": self._config.dtype,
-            "quantize": report.quantized.mode,
-            "quantized_layers": report.quantized.layers,
-            "left_alone": report.quantized.why_left(),
-            "saved_bytes": report.quantized.saved_bytes,
-            "tokens_per_s": round(engine.tokens_per_s(), 2),
-            "sessions": engine.sessions,
+            "quantize": self._config.quantize,
+            **self._seat.status(),
+            "draining": self._seat.draining or self._api.leaving,
+            "moves": self._seat.moves,
             "owned_sessions": self._switchboard.owner.sessions,
-            "waiting": engine.waiting,
-            "runs_waiting": engine.runs_waiting,
-            "draining": self._api.leaving,
-            "cached_tokens": engine.cached_tokens,
-            "cached_bytes": engine.cached_bytes,
-            "free_tokens": max(0, engine.room - engine.cached_tokens),
-            "prefix_tokens": engine.prefix_tokens,
-            "prompt_tokens": engine.prompt_tokens,
-            "weight_bytes": report.bytes_read,
-            "span_bytes": report.span_bytes,
             "resident_bytes": self._process.memory_info().rss,
             "known_nodes": len(self._discovery.known()),
             "linked_peers": len(self._links.linked()),
@@ -349,7 +179,7 @@ class _Node:
 
     def _coverage(self) -> Coverage | None:
         """Of this node's model, by the nodes that compute as it does."""
-        mine = Kind(self._model, self._config.dtype, self._config.quantize, self._stage.layers)
+        mine = Kind(self._source.model, self._config.dtype, self._config.quantize, self._source.layers)
         return next((each for each in coverages(self._discovery.known()) if each.kind == mine), None)
 
     def _round_trips_ms(self) -> dict[str, float]:
@@ -361,19 +191,22 @@ class _Node:
             for peer, milliseconds in each.round_trips
         }
 
+    async def _announce(self) -> None:
+        await self._discovery.announce(self._announcement)
+
     def _announcement(self, sequence: int, expires: int) -> Announcement:
         """What this node says of itself now; `sequence` and `expires` in milliseconds since the epoch."""
-        status = self.status()
+        status, span = self.status(), self._seat.span
         return Announcement(
             peer=self._host.peer,
             addresses=list(self._host.addresses),
             sequence=sequence,
             expires=expires,
-            model=self._model,
-            model_name=self._checkpoint.name,
-            layers=self._stage.layers,
-            start=self._stage.span.start,
-            end=self._stage.span.end,
+            model=self._source.model,
+            model_name=self._source.checkpoint.name,
+            layers=self._source.layers,
+            start=span.start,
+            end=span.end,
             dtype=self._config.dtype,  # type: ignore[arg-type]  # the command line admits these literals alone
             tokens_per_s=status["tokens_per_s"],
             sessions=status["sessions"],
@@ -381,6 +214,9 @@ class _Node:
             resident_bytes=status["resident_bytes"],
             weight_bytes=status["weight_bytes"],
             quantize=self._config.quantize,
+            free_tokens=status["free_tokens"],
+            waiting=status["waiting"],
+            draining=self._seat.draining,
         )
 
     def _receive(self, peer: PeerId, frame: Frame) -> None:
@@ -389,11 +225,6 @@ class _Node:
     def _on_lost(self, peer: PeerId) -> None:
         self._metrics.link_lost()
         self._switchboard.on_lost(peer)
-
-    def _grammars(self) -> Grammars:
-        """Raises UserError where the tokenizer or the model can't be used with one."""
-        tokenizer = self._checkpoint.side_files()["tokenizer.json"].read_bytes()
-        return Grammars(tokenizer, self._stage.vocabulary, list(self._checkpoint.defaults(self._stage.vocabulary).eos))
 
     async def _fetch_files(self, stage: StageRef, model: ModelId) -> ModelFiles:
         """A model's config and tokenizer from a node that serves it, which may be this one."""

@@ -1,0 +1,52 @@
+"""What `p2pos node run` was asked to do, and what a node answers once it serves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2pos.types import LayerSpan
+from p2pos.wire.messages import Quantization
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """What `p2pos node run` was asked to do."""
+
+    home: Path
+    cache: Path
+    model: Path
+    """A checkpoint's directory; one of a hub's may lack weights."""
+    offline: bool
+    """Fetch none of them."""
+    layers: LayerSpan | None
+    """None takes the first layers that nobody serves, or all of them."""
+    listen: tuple[str, ...]
+    bootstrap: tuple[str, ...]
+    api: tuple[str, int]
+    dtype: str
+    quantize: Quantization
+    """How to hold the weights of linear layers."""
+    device: str
+    threads: int
+    """Of torch; 0 leaves it to torch."""
+    max_tokens: int
+    """Positions that all KV caches may hold together."""
+    api_token: str
+    """What requests to the HTTP interface must bear; "" for none, which only loopback addresses allow."""
+    cache_bytes: int
+    """Bytes that they may take; 0 is a quarter of the memory that is free when the span is loaded."""
+    leashed: bool
+    """Leave when standard input ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a node says once it serves."""
+
+    peer: str
+    addresses: tuple[str, ...]
+    api: str
+
+
+Progress = Callable[[str, int], Callable[[int], None]]
+"""Given a title and a total of bytes, what to call with each piece's bytes."""
