@@ -41,9 +41,7 @@ SOLE_IMPORTER = {
 
 PURE = (
     "wire",
-    "shard/coverage.py",
-    "shard/routing.py",
-    "shard/scheduler.py",
+    *(f"shard/{name}.py" for name in ("backoff", "coverage", "ring", "routing", "scheduler")),
     "shard/session.py",
     "shard/owner.py",
     "shard/events.py",
