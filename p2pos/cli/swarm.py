@@ -1,20 +1,24 @@
 """`p2pos swarm`: who serves which layers."""
 
 import time
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import click
 import trio
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
 
 from p2pos.cli.options import json_option, print_json, with_settings
-from p2pos.cli.tables import print_table
+from p2pos.cli.swarm_look import Look, Looker
+from p2pos.cli.swarm_view import Picture
 from p2pos.config import Settings
-from p2pos.errors import PeerError, UnavailableError
-from p2pos.node.visitor import Visitor, visit
-from p2pos.shard.routing import route
-from p2pos.wire.messages import Announcement
+from p2pos.node.discovery import wall_ms
+from p2pos.node.visitor import visit
 
-HEAD = ("node", "model", "layers", "dtype", "weights", "tok/s", "sessions", "cached", "MiB", "RTT ms")
+WATCH_S = 2.0
+"""Between two looks; nodes speak anew every three seconds."""
 
 
 @click.group()
@@ -24,80 +28,54 @@ def swarm() -> None:
 
 @swarm.command("status")
 @with_settings("bootstrap")
+@click.option(
+    "--watch",
+    "every_s",
+    is_flag=False,
+    flag_value=WATCH_S,
+    default=None,
+    type=click.FloatRange(0.5, 3600.0),
+    metavar="[SECONDS]",
+    help=f"Stay and refresh so often (default {WATCH_S:g}), until Ctrl-C.",
+)
 @json_option
-def status(settings: Settings, as_json: bool) -> None:
-    """Show the nodes of a swarm, their layers, and whether each model is covered."""
-    nodes, models = trio.run(_ask, settings)
-    if as_json:
-        print_json({"nodes": nodes, "models": models})
-        return
-    if nodes:
-        print_table(HEAD, [_row(each) for each in nodes])
-    for model in models:
-        covered = f"whole, through {model['stages']} nodes" if model["stages"] else model["why"]
-        click.echo(f"{_shown(model['model_name'])} ({model['model']}): {covered}")
+def status(settings: Settings, every_s: float | None, as_json: bool) -> None:
+    """Show who serves which layers of each model, gaps, speed, sessions, and how far away everyone is.
+
+    A ● marks the nodes that a text would pass through now. RTT is the time of a question and its answer from here; the
+    route's are what each node measured to the next. `free` is the room for tokens in a node's caches, and `layer tok/s`
+    what one of its layers does alone. With --json and --watch, each look is a line.
+    """
+    trio.run(_run, settings, every_s, as_json)
 
 
-def _row(node: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        f"…{node['peer'][-8:]}",  # all ed25519 peer ids begin alike
-        _shown(node["model_name"]),
-        node["layers"],
-        node["dtype"],
-        node["dtype"] if node["quantize"] == "none" else node["quantize"],
-        f"{node['tokens_per_s']:.1f}",
-        str(node["sessions"]),
-        str(node["cached_tokens"]),
-        f"{node['resident_bytes'] / 2**20:.0f}",
-        "–" if node["round_trip_ms"] is None else f"{node['round_trip_ms']:.1f}",
-    )
-
-
-def _shown(name: str) -> str:
-    """A stranger's name for a model, without what would steer the terminal."""
-    return "".join(each if each.isprintable() else "�" for each in name)
-
-
-async def _ask(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+async def _run(settings: Settings, every_s: float | None, as_json: bool) -> None:
     async with visit(settings.bootstrap) as visitor:
-        announced = sorted(visitor.announcements, key=lambda each: (each.model_name, each.start, each.peer))
-        nodes = [_node(each) for each in announced]
-        async with trio.open_nursery() as nursery:
-            for each, node in zip(announced, nodes, strict=True):
-                nursery.start_soon(_time, visitor, each, node)
-    return nodes, [_model(announced, model) for model in dict.fromkeys(each.model for each in announced)]
+        looker = Looker(visitor)
+        with _shower(every_s, as_json) as show:
+            show(await looker.look(again=False))
+            while every_s is not None:
+                await trio.sleep(every_s)
+                show(await looker.look(again=True))
 
 
-async def _time(visitor: Visitor, each: Announcement, node: dict[str, Any]) -> None:
-    """Put the round trip to a node beside what it says of itself; None where it can't be reached from here."""
-    try:
-        node["round_trip_ms"] = round(await visitor.round_trip_s(each) * 1e3, 2)
-    except (UnavailableError, PeerError):
-        node["round_trip_ms"] = None
+@contextmanager
+def _shower(every_s: float | None, as_json: bool) -> Iterator[Callable[[Look], None]]:
+    """What shows a look: as JSON, below the one before, or in its place on a terminal."""
+    console = Console(highlight=False)
 
+    def picture(look: Look, *, height: int | None = None) -> Group:
+        return Group(*Picture(console.width, encoding=console.encoding, height=height).draw(look))
 
-def _node(each: Announcement) -> dict[str, Any]:
-    return {
-        "peer": each.peer,
-        "addresses": list(each.addresses),
-        "model": each.model,
-        "model_name": each.model_name,
-        "layers": f"{each.start}:{each.end}",
-        "model_layers": each.layers,
-        "dtype": each.dtype,
-        "quantize": each.quantize,
-        "tokens_per_s": each.tokens_per_s,
-        "sessions": each.sessions,
-        "cached_tokens": each.cached_tokens,
-        "resident_bytes": each.resident_bytes,
-        "weight_bytes": each.weight_bytes,
-        "expires_in_s": round(each.expires / 1000 - time.time(), 1),
-    }
+    if as_json:
+        yield lambda look: print_json(look.as_dict(wall_ms()))
+    elif every_s is None or not console.is_terminal:
+        yield lambda look: console.print(picture(look), soft_wrap=True)
+    else:
+        with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
 
+            def show(look: Look) -> None:
+                under = Text(f"{time.strftime('%H:%M:%S')}, every {every_s:g} s until Ctrl-C", "dim")
+                live.update(Group(picture(look, height=console.height - 2), Text(), under), refresh=True)
 
-def _model(announced: list[Announcement], model: str) -> dict[str, Any]:
-    name = next(each.model_name for each in announced if each.model == model)
-    try:
-        return {"model": model, "model_name": name, "stages": len(route(announced, model)), "why": ""}
-    except UnavailableError as exc:
-        return {"model": model, "model_name": name, "stages": 0, "why": exc.message}
+            yield show

@@ -5,7 +5,7 @@ model may have several coverages, each of which is whole or isn't.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import NamedTuple
@@ -70,6 +70,22 @@ class Coverage:
         """Tokens that left the last layer per second, over the last ten seconds: prompts and texts alike."""
         return sum(each.tokens_per_s for each in self.nodes if each.end == self.kind.layers)
 
+    @property
+    def sessions(self) -> int:
+        """How many go on: each is at one node that has the first layer."""
+        return sum(each.sessions for each in self.nodes if each.start == 0)
+
+    @property
+    def waiting(self) -> int:
+        """Sessions that wait for room, at the layers where most do. One may wait at several nodes."""
+        return max(sum(each.waiting for each in there) for _, _, there in _pieces(self.kind.layers, self.nodes))
+
+    @property
+    def free_tokens(self) -> int:
+        """Positions that there is room for, at the layers that have the least."""
+        staying = [each for each in self.nodes if not each.draining]
+        return min(sum(each.free_tokens for each in there) for _, _, there in _pieces(self.kind.layers, staying))
+
 
 def coverages(announcements: Iterable[Announcement]) -> list[Coverage]:
     """One for each kind of node, in the order of the model's name, its id, and how they compute.
@@ -104,7 +120,7 @@ def _coverage(kind: Kind, nodes: list[Announcement]) -> Coverage:
     )
 
 
-def _pieces(layers: int, nodes: list[Announcement]) -> list[tuple[int, int, list[Announcement]]]:
+def _pieces(layers: int, nodes: Sequence[Announcement]) -> list[tuple[int, int, list[Announcement]]]:
     """The model's layers cut wherever a span begins or ends: first layer, end, and who serves them."""
     cuts = {0, layers} | {layer for each in nodes for layer in (each.start, min(each.end, layers))}
     return [
