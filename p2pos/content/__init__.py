@@ -1,1 +1,4 @@
-"""Bytes named by their hash. May import `wire`, `config`, `types`, `errors`. Start reading at `cid`."""
+"""Bytes named by their hash. May import `wire`, `config`, `types`, `errors`. Start reading at `cid`.
+
+A model's weights: `chunks`, then `exchange`.
+"""

@@ -112,7 +112,7 @@ class _Node:
         self._switchboard = Switchboard(host.peer, self._links)
         self._api = Api(self._switchboard.owner, Catalogue(discovery.known, self._fetch_files), self._metrics)
         self._seat = Seat(host.peer, source, self._switchboard, self._announce)
-        self._content = ContentService(source.blocks(), self._metrics)
+        self._content = ContentService(source.blocks(), metrics=self._metrics)
 
     async def serve(self, nursery: trio.Nursery, task_status: TaskStatus[Ready]) -> None:
         """Serve until told to leave, then leave in good order."""

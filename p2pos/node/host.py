@@ -146,8 +146,10 @@ class Host:
 
         self._host.set_stream_handler(protocol, handle)
 
-    async def open(self, peer: PeerId, protocol: str, *, deadline_s: float = 10.0) -> FrameStream:
-        """Open a stream to a peer that is connected.
+    async def open(
+        self, peer: PeerId, protocol: str, *, deadline_s: float = 10.0, max_frame: int = framing.MAX_FRAME
+    ) -> FrameStream:
+        """Open a stream to a peer that is connected, on which it may send frames of `max_frame` bytes at most.
 
         Raises UnavailableError where it isn't, or not any more, and PeerError where it does not speak the protocol.
         """
@@ -157,7 +159,8 @@ class Host:
         try:
             with trio.fail_after(deadline_s):
                 traffic = self.traffic.setdefault(protocol, Traffic())
-                return FrameStream(peer, _YamuxBytes(await self._negotiated(peer_id, protocol)), traffic=traffic)
+                negotiated = _YamuxBytes(await self._negotiated(peer_id, protocol))
+                return FrameStream(peer, negotiated, max_frame=max_frame, traffic=traffic)
         except trio.TooSlowError:
             raise UnavailableError(f"peer {peer} did not answer in {deadline_s:g} s", peer=peer) from None
         except MultiselectClientError as exc:

@@ -5,6 +5,7 @@ span's bytes and no others.
 """
 
 import math
+import os
 import re
 import struct
 from collections import Counter
@@ -18,6 +19,7 @@ from tokenizers import Tokenizer
 from p2pos.content import strict_json
 from p2pos.errors import PeerError, UserError
 from p2pos.shard import generation
+from p2pos.shard.fetched import Fetched
 from p2pos.shard.generation import Defaults
 from p2pos.shard.partial import Partial
 from p2pos.shard.text import guarded
@@ -76,6 +78,8 @@ class Checkpoint:
     """config.json as it stands."""
     partial: Partial | None = None
     """Which of its bytes are here, of one that comes from a hub."""
+    fetched: Fetched | None = None
+    """Which of its chunks are here, of one that comes from peers."""
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -101,11 +105,14 @@ class Checkpoint:
         partial = Partial.open(directory)
         if partial is not None:
             partial.check_names(headers)
-        return cls(directory, tensors, config, partial)
+        fetched = Fetched.open(directory, {name: tensor.nbytes for name, tensor in tensors.items()})
+        return cls(directory, tensors, config, partial, fetched)
 
     @property
     def name(self) -> str:
-        """What people call it: the directory's name, or the repository's on its hub."""
+        """What people call it: the directory's name, the repository's on its hub, or what the peers called it."""
+        if self.fetched is not None:
+            return self.fetched.name
         return self.directory.resolve().name if self.partial is None else self.partial.origin.repo
 
     @property
@@ -189,12 +196,14 @@ def template_names(model: str, files: Iterable[str]) -> list[str]:
     return found
 
 
-def read_bytes(tensor: TensorInfo) -> bytes:
-    """The raw bytes of one tensor. Raises UserError where the file has shrunk since its header was read."""
-    with tensor.file.open("rb") as file:
-        file.seek(tensor.offset)
-        data = file.read(tensor.nbytes)  # not pread: one such call gives at most 2 GiB
-    if len(data) != tensor.nbytes:
+def read_at(tensor: TensorInfo, offset: int, nbytes: int) -> bytes:
+    """Some bytes of one tensor, `offset` from its start. Raises UserError where the file isn't what it was."""
+    try:
+        with tensor.file.open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), nbytes, tensor.offset + offset)
+    except OSError as exc:
+        raise UserError(f"{tensor.file} can't be read: {exc.strerror}", hint=_AGAIN) from exc
+    if len(data) != nbytes:
         raise UserError(f"{tensor.file} is truncated at {tensor.name}", hint=_AGAIN)
     return data
 

@@ -1,39 +1,47 @@
 """A model's name is the CID of its manifest: canonical JSON that lists the digest of all that makes it what it is.
 
 ```json
-{"format": "p2pos-model/1",
+{"format": "p2pos-model/2",
  "files": {"config.json": CID, "tokenizer.json": CID, …},
  "tensors": {"model.norm.weight": {"dtype": "BF16", "shape": [256], "digest": sha256 in hex}, …}}
 ```
 
 How the tensors are spread over files doesn't matter, so the same weights sharded otherwise have the same name.
-Making the manifest reads every byte once; the result is kept in the cache with each file's size and time of change, and
-made again when one of them differs.
+A tensor's digest fixes each of its chunks (`p2pos.content.chunks`), so that peers can hand them on one by one. Making
+the manifest reads every byte once; the result is kept in the cache with each file's size and time of change, and made
+again when one of them differs.
 
 Of a checkpoint from a hub (`p2pos.shard.hub`) no node need have every byte. There a tensor's digest is
 `lfs:SHA256:BEGIN-END`: the hub's digest of its whole file, and the offsets of its bytes. So all nodes that name the
 same commit have the same name for it; a copy of it in a directory has another.
 """
 
+import base64
 import hashlib
 import json
+import math
 import os
+import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import rfc8785
 
-from p2pos.content import cid, strict_json
-from p2pos.errors import PeerError
-from p2pos.shard.checkpoint import Checkpoint, read_bytes
+from p2pos.content import chunks, cid, strict_json
+from p2pos.content.chunks import CHUNK, Chunks, Leaves
+from p2pos.errors import PeerError, UserError
+from p2pos.shard import fetched
+from p2pos.shard.checkpoint import ITEM_BYTES, Checkpoint, TensorInfo, read_at
 from p2pos.types import Cid, ModelId
 
-FORMAT = "p2pos-model/1"
+FORMAT = "p2pos-model/2"
 MAX_BYTES = 32 << 20
 """Bytes. A million tensors at 32 bytes of digest each would still fit; published models have under 100,000."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,9 @@ class Manifest:
     files: dict[str, Cid]
     tensors: dict[str, dict[str, Any]]
     """Name → `dtype`, `shape`, `digest` (sha256 in hex)."""
+    leaves: bytes = field(default=b"", compare=False, repr=False)
+    """The digests of the chunks of tensors that have several (see `Leaves`); b"" where they are not known. They follow
+    from the weights, so they are no part of the name."""
 
     def to_bytes(self) -> bytes:
         """Canonical JSON (RFC 8785)."""
@@ -52,6 +63,29 @@ class Manifest:
     def model_id(self) -> ModelId:
         """The CID of the canonical bytes."""
         return ModelId(cid.of(self.to_bytes()))
+
+    @property
+    def by_content(self) -> bool:
+        """Whether the tensors' digests are of their own bytes, so that these can be checked; not so of a hub's."""
+        return all(_SHA256.fullmatch(entry["digest"]) for entry in self.tensors.values())
+
+    def chunks(self, *, peer: str = "") -> Chunks:
+        """The chunks of the tensors. Raises PeerError, at `peer`'s fault, where a tensor can't be."""
+        sizes = {}
+        for name, entry in self.tensors.items():
+            item = ITEM_BYTES.get(entry["dtype"])
+            if item is None or any(extent < 0 for extent in entry["shape"]):
+                raise PeerError(peer, f"sent a manifest in which {name[:200]} can't be")
+            sizes[name] = item * math.prod(entry["shape"])
+        return Chunks(sizes, peer=peer)
+
+    def check_leaves(self, blob: bytes, *, peer: str = "") -> Leaves:
+        """The digests of all chunks, of a model that is named `by_content`.
+
+        Raises PeerError, at `peer`'s fault, where `blob` isn't what belongs to this manifest.
+        """
+        digests = {name: bytes.fromhex(entry["digest"]) for name, entry in self.tensors.items()}
+        return Leaves(self.chunks(peer=peer), digests, blob, peer=peer)
 
     @classmethod
     def from_bytes(cls, data: bytes, *, peer: str = "") -> Self:
@@ -77,18 +111,66 @@ class Manifest:
 def make(checkpoint: Checkpoint, *, on_bytes: Callable[[int], None] = lambda _: None) -> Manifest:
     """Read every byte of a checkpoint and list the digests. `on_bytes` is told of each piece read, for progress.
 
-    Of one that comes from a hub, no weight is read.
+    Of one that comes from a hub, or from peers, no weight is read: the hub's digests, or the manifest that the peers
+    had, are its name.
     """
+    if checkpoint.fetched is not None:
+        return _of_peers(checkpoint.directory)
+    if checkpoint.partial is None:
+        return make_by_content(checkpoint, on_bytes=on_bytes)
     tensors = {}
     for name, tensor in sorted(checkpoint.tensors.items()):
-        if checkpoint.partial is None:
-            digest = hashlib.sha256(read_bytes(tensor)).hexdigest()
-        else:
-            _, whole = checkpoint.partial.origin.files[tensor.file.name]
-            digest = f"{whole}:{tensor.offset}-{tensor.offset + tensor.nbytes}"
+        _, whole = checkpoint.partial.origin.files[tensor.file.name]
+        digest = f"{whole}:{tensor.offset}-{tensor.offset + tensor.nbytes}"
         tensors[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "digest": digest}
         on_bytes(tensor.nbytes)
-    return Manifest({name: cid.of(path.read_bytes()) for name, path in checkpoint.side_files().items()}, tensors)
+    return Manifest(_files(checkpoint), tensors)
+
+
+def make_by_content(checkpoint: Checkpoint, *, on_bytes: Callable[[int], None] = lambda _: None) -> Manifest:
+    """Read every byte of a checkpoint, also of one from a hub, and list the digests of what was read.
+
+    Raises UserError where not all of it is here.
+    """
+    if checkpoint.fetched is not None:
+        return _of_peers(checkpoint.directory)
+    whole = [(each.file, each.offset, each.nbytes) for each in checkpoint.tensors.values()]
+    if checkpoint.partial is not None and checkpoint.partial.lacking(whole):
+        name = checkpoint.name
+        raise UserError(f"not all weights of {name} are here", hint=f"p2pos model fetch {name}")
+    tensors, blob = {}, bytearray()
+    for name, tensor in sorted(checkpoint.tensors.items()):
+        leaves = _leaves(tensor, on_bytes)
+        if len(leaves) > 1:
+            blob += b"".join(leaves)
+        digest = chunks.digest_of(leaves).hex()
+        tensors[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "digest": digest}
+    return Manifest(_files(checkpoint), tensors, bytes(blob))
+
+
+def _leaves(tensor: TensorInfo, on_bytes: Callable[[int], None]) -> list[bytes]:
+    leaves = []
+    for offset in range(0, tensor.nbytes, CHUNK):
+        data = read_at(tensor, offset, min(CHUNK, tensor.nbytes - offset))
+        leaves.append(hashlib.sha256(data).digest())
+        on_bytes(len(data))
+    return leaves
+
+
+def _files(checkpoint: Checkpoint) -> dict[str, Cid]:
+    return {name: cid.of(path.read_bytes()) for name, path in checkpoint.side_files().items()}
+
+
+def _of_peers(directory: Path) -> Manifest:
+    """The manifest that a directory from peers has. Raises UserError where it is damaged."""
+    try:
+        made = Manifest.from_bytes((directory / fetched.MANIFEST).read_bytes())
+        made = replace(made, leaves=made.check_leaves((directory / fetched.LEAVES).read_bytes()).blob)
+    except (OSError, PeerError) as exc:
+        raise UserError(
+            f"{directory / fetched.MANIFEST} is damaged", hint=f"remove {directory} and fetch the model again"
+        ) from exc
+    return made
 
 
 def cached(checkpoint: Checkpoint, cache: Path) -> Manifest | None:
@@ -98,7 +180,8 @@ def cached(checkpoint: Checkpoint, cache: Path) -> Manifest | None:
         entry = json.loads(path.read_text(encoding="utf-8"))
         if entry["stamp"] != _stamp(checkpoint):
             return None
-        return Manifest.from_bytes(entry["manifest"].encode())
+        made = Manifest.from_bytes(entry["manifest"].encode())
+        return replace(made, leaves=made.check_leaves(base64.b64decode(entry["leaves"])).blob)
     except (OSError, ValueError, KeyError, TypeError, PeerError):
         return None  # a cache that can't be read is made again
 
@@ -113,6 +196,7 @@ def keep(checkpoint: Checkpoint, manifest: Manifest, cache: Path) -> Path:
             "directory": str(checkpoint.directory.resolve()),
             "stamp": _stamp(checkpoint),
             "manifest": manifest.to_bytes().decode(),
+            "leaves": base64.b64encode(manifest.leaves).decode(),
         }
         json.dump(entry, file)
     Path(file.name).replace(path)

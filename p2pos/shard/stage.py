@@ -1,6 +1,5 @@
 """A stage: one span of a causal LM, loaded from its own bytes alone, run by the model's own forward."""
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from torch import nn
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.modeling_utils import LoadStateDictConfig
 
+from p2pos.content import chunks
 from p2pos.errors import InternalError, UserError
 from p2pos.shard import architecture, blocked, exceptions, paged, support
 from p2pos.shard import cache as caches
@@ -293,15 +293,26 @@ class _Reader:
     def check(self, info: TensorInfo, tensor: torch.Tensor) -> torch.Tensor:
         self.bytes_read += info.nbytes
         self._on_bytes(info.nbytes)
-        partial = self.checkpoint.partial
+        partial, fetched = self.checkpoint.partial, self.checkpoint.fetched
+        if fetched is not None and fetched.lacking([info.name]):
+            raise UserError(
+                f"{info.file} lacks {info.name}, or a part of it, which has not been fetched",
+                hint=f"p2pos model fetch {self.checkpoint.directory.name}",
+            )
         if partial is None and self._manifest is None:
             return tensor
         data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
         if partial is not None:  # its manifest has the digests of whole files; which may not be here
             partial.check(info.file, info.offset, data)
         elif self._manifest is not None:
-            digest = hashlib.sha256(data).hexdigest()
+            digest = chunks.digest(data).hex()
             if digest != self._manifest.tensors[info.name]["digest"]:
+                if fetched is not None:
+                    fetched.forget(fetched.chunks.of(info.name))
+                    raise UserError(
+                        f"{info.file} is damaged on disk at {info.name}",
+                        hint="run this again without --offline: that part is fetched again",
+                    )
                 raise UserError(
                     f"{info.file}: the bytes of {info.name} are not those of the manifest",
                     hint="copy or download it again, then `p2pos model pin`",

@@ -32,6 +32,8 @@ Position: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_CONTEXT)]
 Layer: TypeAlias = Annotated[int, Meta(ge=0, le=4096)]
 Token: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 31)]
 TokenList: TypeAlias = Annotated[list[Token], Meta(max_length=MAX_CONTEXT)]
+ChunkNumber: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 20)]
+"""Of a chunk of a model's weights; see `content.chunks`."""
 CidText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 Line: TypeAlias = Annotated[str, Meta(max_length=1000)]
 Key: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -327,7 +329,48 @@ class Block(Message, frozen=True):
     found: bool
 
 
-ContentMessage: TypeAlias = Want | Block
+class WantDigests(Message, frozen=True):
+    """Peer → node: send me the digests of a model's chunks; see `content.chunks.Leaves`."""
+
+    model: CidText
+
+
+class Digests(Message, frozen=True):
+    """Node → peer: they are the payload. `found` is false, and the payload empty, where it has no such model."""
+
+    model: CidText
+    found: bool
+
+
+class WantHave(Message, frozen=True):
+    """Peer → node: tell me which chunks of a model you have."""
+
+    model: CidText
+
+
+class Have(Message, frozen=True):
+    """Node → peer: those in the bitmap that is the payload; where `found` is false, none, and there is no payload."""
+
+    model: CidText
+    found: bool
+
+
+class WantChunk(Message, frozen=True):
+    """Peer → node: send me this chunk. Several may be asked for before the first has come."""
+
+    model: CidText
+    chunk: ChunkNumber
+
+
+class Chunk(Message, frozen=True):
+    """Node → peer: the chunk is the payload. `found` is false, and the payload empty, where it hasn't got it."""
+
+    model: CidText
+    chunk: ChunkNumber
+    found: bool
+
+
+ContentMessage: TypeAlias = Want | Block | WantDigests | Digests | WantHave | Have | WantChunk | Chunk
 
 WireMessage: TypeAlias = StageMessage | StatusMessage | ContentMessage
 """Every message that can stand at the head of a frame."""

@@ -18,9 +18,12 @@ from p2pos.wire.messages import (
     Ack,
     Announcement,
     Block,
+    Chunk,
     Close,
+    Digests,
     Fault,
     Grammar,
+    Have,
     Logprobs,
     Open,
     Probe,
@@ -36,6 +39,9 @@ from p2pos.wire.messages import (
     TensorHeader,
     Tokens,
     Want,
+    WantChunk,
+    WantDigests,
+    WantHave,
     WireMessage,
     farewell,
 )
@@ -152,6 +158,12 @@ messages = st.one_of(
     st.builds(StatusAnswer, st.lists(signed, max_size=3)),
     st.builds(Want, cids),
     st.builds(Block, cids, st.booleans()),
+    st.builds(WantDigests, cids),
+    st.builds(Digests, cids, st.booleans()),
+    st.builds(WantHave, cids),
+    st.builds(Have, cids, st.booleans()),
+    st.builds(WantChunk, cids, st.integers(0, (1 << 20) - 1)),
+    st.builds(Chunk, cids, st.integers(0, (1 << 20) - 1), st.booleans()),
 )
 
 
