@@ -12,21 +12,37 @@ from typing import Any, Self
 import trio
 from tokenizers import Tokenizer
 
+from p2pos import log
 from p2pos.content import strict_json
 from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.node.content_service import fetch
 from p2pos.node.host import Host
 from p2pos.node.ports import Outbox
+from p2pos.node.routes import Routes
 from p2pos.node.vetting import vet
 from p2pos.shard.generation import MAX_VOCABULARY, Defaults
 from p2pos.shard.generation import read as read_defaults
 from p2pos.shard.manifest import Manifest
-from p2pos.shard.owner import Emit, Fail, Finish, OwnerEffect, OwnerSession, Request
+from p2pos.shard.owner import (
+    LIFE_BYTES,
+    Blame,
+    Emit,
+    Fail,
+    Finish,
+    Note,
+    OwnerEffect,
+    OwnerSession,
+    Request,
+    Reroute,
+    root,
+)
 from p2pos.shard.session import Send
 from p2pos.shard.text import guarded
 from p2pos.types import Cid, ModelId, PeerId, SessionId
 from p2pos.wire.framing import Frame
 from p2pos.wire.messages import MAX_CONTEXT, Open, StageMessage, StageRef
+
+_log = log.get("failover")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,19 +156,36 @@ def prepare(files: ModelFiles, prompt: Sequence[int], max_tokens: int) -> int:
     return min(max_tokens, room)
 
 
+@dataclass(frozen=True, slots=True)
+class _Wake:
+    """A route is wanted."""
+
+
 class Generation:
     """One text in the making. An async context manager, so that leaving it frees every stage's cache.
 
-    Iterate over it for the tokens. `finish_reason` is set when it ends by itself. Iterating raises the PeerError or
-    UnavailableError that ended it where something failed.
+    Iterate over it for the tokens; while nobody does, a stage that is lost is not replaced. `finish_reason` is set when
+    it ends by itself. Iterating raises the PeerError or UnavailableError that ended it where something failed.
     """
 
-    def __init__(self, client: "Client", session: OwnerSession, max_tokens: int) -> None:
+    def __init__(self, client: "Client", model: ModelId, session: OwnerSession, max_tokens: int) -> None:
         self._client = client
+        self._model = model
         self._session = session
         # every token of the session fits, so that a slow reader never holds the network's reader up
-        self._send, self._receive = trio.open_memory_channel[Emit | Finish | Fail](max_tokens + 2)
+        self._send, self._receive = trio.open_memory_channel[Emit | Finish | Fail | _Wake](max_tokens + 3)
+        self._route_wanted = False
         self.finish_reason = ""
+
+    @property
+    def stages(self) -> tuple[StageRef, ...]:
+        """The route as it is now, head first."""
+        return self._session.stages
+
+    @property
+    def broken(self) -> bool:
+        """Whether a stage is lost that nobody has replaced yet."""
+        return bool(self._session.lost)
 
     async def __aenter__(self) -> Self:
         self._client._join(self._session, self)
@@ -189,11 +222,24 @@ class Generation:
 
     async def _next_event(self) -> Emit | Finish | Fail:
         while True:
+            if self._route_wanted:
+                await self._reroute()
             with trio.move_on_at(self._session.deadline_s) as waiting:
                 event = await self._receive.receive()
-            if not waiting.cancelled_caught:
+            if waiting.cancelled_caught:
+                self._perform(self._session.on_time(trio.current_time()))
+            elif not isinstance(event, _Wake):
                 return event
-            self._perform(self._session.on_time(trio.current_time()))
+
+    async def _reroute(self) -> None:
+        """Find the route that the session asked for."""
+        self._route_wanted = False
+        try:
+            stages = await self._client.routes.replace(self._model, self._session.stages, self._session.lost)
+        except UnavailableError as exc:
+            self._perform(self._session.on_no_route(exc, trio.current_time()))
+        else:
+            self._perform(self._session.on_route(stages, trio.current_time()))
 
     def on_message(self, sender: PeerId, message: StageMessage) -> None:
         """Take a message of this session."""
@@ -201,27 +247,48 @@ class Generation:
 
     def on_lost(self, peer: PeerId) -> None:
         """The connection to a peer is gone."""
-        self._perform(self._session.on_lost(peer))
+        self._perform(self._session.on_lost(peer, trio.current_time()))
 
     def _perform(self, effects: Sequence[OwnerEffect]) -> None:
         for effect in effects:
-            if isinstance(effect, Send):
-                if isinstance(effect.message, Open) and self._session.over:
-                    continue  # a message to an earlier stage found it lost: those after it have been told to close
-                try:
-                    self._client.outbox.post(effect.peer, effect.addresses, effect.message, effect.payload)
-                except UnavailableError:
-                    self._perform(self._session.on_lost(effect.peer))
-            else:
-                self._send.send_nowait(effect)
+            match effect:
+                case Send(peer, addresses, message, payload):
+                    if isinstance(message, Open) and not self._session.awaits(peer):
+                        continue  # a message to an earlier stage found it lost, and that changed the route
+                    try:
+                        self._client.outbox.post(peer, addresses, message, payload)
+                    except UnavailableError:
+                        self._perform(self._session.on_lost(peer, trio.current_time()))
+                case Reroute():
+                    if not self._route_wanted:
+                        self._route_wanted = True
+                        self._send.send_nowait(_Wake())
+                case Blame(peer):
+                    self._client.routes.failed(peer)
+                case Note(event, fields):
+                    _log.info(event, **fields)
+                    self._client.on_note(effect)
+                case Emit() | Finish() | Fail():
+                    self._send.send_nowait(effect)
 
 
 class Client:
-    """The sessions that this peer owns."""
+    """The sessions that this peer owns.
 
-    def __init__(self, me: PeerId, outbox: Outbox) -> None:
+    Args:
+        me: this peer's id.
+        outbox: takes messages to stages.
+        routes: finds routes.
+
+    `on_note` is told of everything that happens to a session's route.
+
+    """
+
+    def __init__(self, me: PeerId, outbox: Outbox, routes: Routes | None = None) -> None:
         self._me = me
         self.outbox = outbox
+        self.routes = routes or Routes()
+        self.on_note: Callable[[Note], None] = lambda _: None
         self._open: dict[bytes, Generation] = {}
 
     def generate(self, model: ModelId, stages: Sequence[StageRef], request: Request) -> Generation:
@@ -229,21 +296,21 @@ class Client:
         if not stages:
             raise UnavailableError("there is no route to generate over")
         session = OwnerSession(
-            SessionId(secrets.token_bytes(16)),
+            SessionId(secrets.token_bytes(16 - LIFE_BYTES) + bytes(LIFE_BYTES)),
             me=self._me,
             model=model,
             stages=stages,
             request=request,
             now_s=trio.current_time(),
         )
-        return Generation(self, session, request.max_tokens)
+        return Generation(self, model, session, request.max_tokens)
 
     def on_frame(self, sender: PeerId, frame: Frame) -> None:
         """Take a message of the stage protocol; one of a session that is over is passed over."""
         message = frame.message
         if not isinstance(message, StageMessage):
             raise PeerError(sender, f"sent {type(message).__name__} on the stage protocol")
-        generation = self._open.get(message.session)
+        generation = self._open.get(root(message.session))
         if generation is not None:
             generation.on_message(sender, message)
 
@@ -254,7 +321,7 @@ class Client:
 
     def session(self, session: bytes) -> OwnerSession | None:
         """The open session of this id."""
-        generation = self._open.get(session)
+        generation = self._open.get(root(session))
         return None if generation is None else generation._session
 
     def on_lost(self, peer: PeerId) -> None:
@@ -263,7 +330,7 @@ class Client:
             generation.on_lost(peer)
 
     def _join(self, session: OwnerSession, generation: Generation) -> None:
-        self._open[session.session] = generation
+        self._open[root(session.session)] = generation
 
     def _leave(self, session: OwnerSession) -> None:
-        self._open.pop(session.session, None)
+        self._open.pop(root(session.session), None)

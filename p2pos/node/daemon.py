@@ -24,6 +24,7 @@ from p2pos.node.metrics import Metrics
 from p2pos.node.node_config import NodeConfig, Progress, Ready
 from p2pos.node.openai.catalogue import Catalogue
 from p2pos.node.openai.service import Api
+from p2pos.node.routes import Routes
 from p2pos.node.serving import Seat
 from p2pos.node.switchboard import Switchboard
 from p2pos.shard import architecture
@@ -109,7 +110,7 @@ class _Node:
         self._links = Links(
             host, STAGE_PROTOCOL, receive=self._receive, on_lost=self._on_lost, queue_frames=MAX_WAITING
         )
-        self._switchboard = Switchboard(host.peer, self._links)
+        self._switchboard = Switchboard(host.peer, self._links, Routes(discovery.known))
         self._api = Api(self._switchboard.owner, Catalogue(discovery.known, self._fetch_files), self._metrics)
         self._seat = Seat(host.peer, source, self._switchboard, self._announce)
         self._content = ContentService(source.blocks(), metrics=self._metrics)

@@ -19,10 +19,14 @@ from p2pos.shard.stage import Stage
 from p2pos.types import LayerSpan, ModelId, PeerId
 from p2pos.wire import tensors
 from p2pos.wire.framing import Frame
-from p2pos.wire.messages import Fault, FaultCode, Open, StageMessage, Step
+from p2pos.wire.messages import Fault, FaultCode, Open, Probe, Repair, StageMessage, Step, Tokens
 
 SWEEP_S = 1.0
 """Seconds between two looks for sessions that nobody speaks of any more, or that have waited long enough for room."""
+
+KEPT_BYTES = 512 << 20
+"""Of hidden states that all sessions together may keep for a stage that takes the next one's place: in bf16, of a model
+2,048 wide, 130,000 positions. Who has most forgets first."""
 
 _log = log.get("stage")
 
@@ -41,6 +45,10 @@ class Layers(Protocol):
     @property
     def width(self) -> int:
         """Of the hidden states that pass between stages."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens are smaller than this."""
 
 
 class Worker(Protocol):
@@ -115,45 +123,63 @@ class SessionService:
             raise PeerError(sender, f"sent {type(message).__name__} on the stage protocol")
         session = self._sessions.get(message.session)
         if session is None:
+            if isinstance(message, Repair | Probe):  # its owner believes that it is here
+                self._refuse(sender, Fault(message.session, "unknown", "this session is not here"))
             return  # it ended here while the message was under way
         try:
-            if isinstance(message, Step):  # before it waits for its turn, and takes memory meanwhile
-                tensors.check(message.tensor, frame.payload, width=self._stage.width, dtype=self._dtype, peer=sender)
+            self._look_at(sender, frame)
             effects = session.on_message(sender, message, frame.payload, trio.current_time())
         except PeerError as exc:
             _log.warning("broke the protocol", peer=sender, what=exc.message)
-            if sender != session.owner and sender not in session.neighbours:
+            if sender == session.owner:
+                effects = session.fail("bad_request", exc.message)
+            elif sender in session.neighbours:
+                effects = session.disbelieve(sender, exc.message)
+            else:
                 return  # a stranger doesn't end other people's sessions
-            effects = session.fail("bad_request", exc.message)
         self._perform(session, effects)
 
+    def _look_at(self, sender: PeerId, frame: Frame) -> None:
+        """Raise PeerError for what can't be right, before it waits for its turn and takes memory meanwhile."""
+        match frame.message:
+            case Step(tensor=header):
+                tensors.check(header, frame.payload, width=self._stage.width, dtype=self._dtype, peer=sender)
+            case Tokens(tokens=chosen) if max(chosen) >= self._stage.vocabulary:
+                raise PeerError(sender, f"sent token {max(chosen)} of a vocabulary of {self._stage.vocabulary}")
+            case _:
+                pass
+
     def on_lost(self, peer: PeerId) -> None:
-        """The connection to a peer is gone: end what can't go on without it."""
+        """The connection to a peer is gone: its own sessions end, those of which it is a part wait for the repair."""
         for session in list(self._sessions.values()):
             if session.owner == peer:
                 _log.info("owner left", session=session.session.hex(), peer=peer)
                 self._perform(session, session.drop())
             elif peer in session.neighbours:
-                self._perform(session, session.fail("next_stage", f"lost the connection to {peer}"))
+                self._perform(session, session.lost(peer))
 
     async def drain(self, deadline_s: float) -> None:
-        """Admit nobody, wait for the sessions to finish, and after the deadline end them with a fault."""
+        """Admit nobody, have the sessions handed over, and after the deadline end those that are here still."""
         self._draining = True
+        for session in list(self._sessions.values()):
+            self._perform(session, session.leave())
         with trio.move_on_after(deadline_s):
             if self._sessions:
                 await self._empty.wait()
         for session in list(self._sessions.values()):
-            self._perform(session, session.fail("next_stage", "this node is leaving"))
+            self._perform(session, session.fail("deadline", "this node is leaving"))
 
     def _open(self, sender: PeerId, order: Open) -> None:
         try:
             self._check(sender, order)
-            now_s = trio.current_time()
-            session = StageSession(order, me=self._me, sender=sender, now_s=now_s, chunk=self.engine.chunk)
+            now_s, exact = trio.current_time(), self._dtype != "f32"
+            session = StageSession(order, me=self._me, sender=sender, now_s=now_s, chunk=self.engine.chunk, exact=exact)
         except P2posError as exc:
             code: FaultCode = "wrong_model" if order.model != self._model else "bad_request"
             self._refuse(sender, Fault(order.session, code, exc.message))
             return
+        if (before := self._sessions.get(order.session)) is not None:  # its owner begins it anew
+            self._perform(before, before.drop())
         self._sessions[order.session] = session
         refusal = "it is leaving" if self._draining else self.engine.admit(session)
         if refusal:
@@ -161,7 +187,8 @@ class SessionService:
             self._refuse(sender, Fault(order.session, "busy", refusal))
 
     def _check(self, sender: PeerId, order: Open) -> None:
-        if order.session in self._sessions:
+        before = self._sessions.get(order.session)
+        if before is not None and (before.owner != sender or order.epoch <= before.order.epoch):
             raise PeerError(sender, "opened a session that is open")
         if order.model != self._model:
             raise PeerError(sender, f"asked for the model {order.model}; this node serves {self._model}")
@@ -181,8 +208,11 @@ class SessionService:
             return
         error = result.error
         _log.error("a run failed", session=session.session.hex(), error=str(error), kind=type(error).__name__)
-        code: FaultCode = "bad_request" if isinstance(error, PeerError) else "internal"
         text = error.message if isinstance(error, P2posError) else type(error).__name__
+        if isinstance(error, PeerError) and error.peer in session.neighbours and error.peer != session.owner:
+            self._perform(session, session.disbelieve(PeerId(error.peer), text, run=True))
+            return
+        code: FaultCode = "bad_request" if isinstance(error, PeerError) else "internal"
         self._perform(session, session.fail(code, text))
 
     def _perform(self, session: StageSession, effects: list[StageEffect]) -> None:
@@ -210,7 +240,7 @@ class SessionService:
         except UnavailableError as exc:
             _log.warning("could not queue", peer=send.peer, why=exc.message)
             lost_owner = send.peer == session.owner
-            self._perform(session, session.drop() if lost_owner else session.fail("next_stage", exc.message))
+            self._perform(session, session.drop() if lost_owner else session.lost(send.peer))
 
     def _refuse(self, peer: PeerId, fault: Fault) -> None:
         with suppress(UnavailableError):  # it reads nothing, so it won't miss this either
@@ -220,6 +250,10 @@ class SessionService:
         for session in list(self._sessions.values()):
             if session.expired(now_s):
                 self._perform(session, session.fail("deadline", "nobody spoke of this session any more"))
+        while sum(each.kept_bytes for each in self._sessions.values()) > KEPT_BYTES:
+            greatest = max(self._sessions.values(), key=lambda each: each.kept_bytes)
+            _log.info("keeps no more of what it sent", session=greatest.session.hex(), bytes=greatest.kept_bytes)
+            greatest.forget()
         while overdue := self.engine.overdue():  # asked again each time: who leaves may let another in
             self._perform(overdue[0], overdue[0].fail("busy", "it has had no room for some time"))
 

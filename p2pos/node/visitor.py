@@ -14,6 +14,7 @@ from p2pos.node.discovery import ask, ask_into, wall_ms
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity, verify
 from p2pos.node.links import Links
+from p2pos.node.routes import Routes
 from p2pos.node.table import Table
 from p2pos.shard.session import MAX_WAITING
 from p2pos.types import ModelId, PeerId
@@ -120,12 +121,19 @@ async def visit(bootstrap: Sequence[str]) -> AsyncIterator[Visitor]:
     identity = Identity.new()
     async with open_host(identity) as host, trio.open_nursery() as nursery:
         links = Links(host, STAGE_PROTOCOL, receive=receive, on_lost=on_lost, queue_frames=MAX_WAITING)
-        client = Client(host.peer, links)
+        known: list[Announcement] = []
+
+        async def refresh() -> Sequence[Announcement]:
+            return await visitor.refresh()
+
+        client = Client(host.peer, links, Routes(known.copy, refresh))
         await nursery.start(links.run)
         try:
             table = Table(verify)
             await _ask_all(host, bootstrap, table)
-            yield Visitor(host, client, table.live(wall_ms()), table, tuple(bootstrap))
+            known += table.live(wall_ms())
+            visitor = Visitor(host, client, known, table, tuple(bootstrap))
+            yield visitor
         finally:
             with trio.CancelScope(shield=True):
                 await links.flush(FAREWELL_S)

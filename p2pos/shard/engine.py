@@ -336,7 +336,7 @@ class Engine:
                 self._grammars = self._grammars or self._make_grammars()
             except UserError as exc:
                 raise PeerError(session.owner, exc.message) from exc
-            constraint = self._grammars.start(grammar)
+            constraint = self._grammars.start(grammar).replay(session.generated)
             if self._sessions.get(session.session) is not session:  # it was released meanwhile, in the trio thread
                 return constraint
             self._constraints[session.session] = constraint

@@ -1,16 +1,28 @@
-"""A session as its owner sees it: who knows the prompt and every token, opens the stages and closes them. Pure.
+"""A session as its owner sees it: who knows all tokens, opens and closes the stages, replaces those that fail. Pure.
 
-The other half, and what passes between them, is in `session`.
+The other half, and what passes between them, is in `session`; how it is noticed that a stage hangs, in `watch`.
+
+| phase | waits for | then |
+|---|---|---|
+| opening | `Ack` of every new stage | the prompt, or `Replay`, leaves: running |
+| running | tokens | done |
+| routing | a route without those that were lost | `Repair` to those that stay: asking |
+| asking | `Progress` of those that stay | `Open` to the new ones: opening |
+
+Tokens are known here, so nothing that a stage had is needed for the text to go on: where the stage before a new one
+has kept what it sent, that is sent again, and the caches of all others stay; where it hasn't, all stages begin anew
+from the tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from p2pos.errors import P2posError, PeerError, UnavailableError, UserError
 from p2pos.shard.blocks import keys
 from p2pos.shard.session import Send
+from p2pos.shard.watch import Ask, Silent, Stuck, Watch
 from p2pos.types import PeerId, SessionId
 from p2pos.wire.messages import (
     BLOCK_TOKENS,
@@ -19,6 +31,10 @@ from p2pos.wire.messages import (
     Fault,
     Logprobs,
     Open,
+    Probe,
+    Progress,
+    Repair,
+    Replay,
     Sampling,
     StageMessage,
     StageRef,
@@ -26,11 +42,23 @@ from p2pos.wire.messages import (
 )
 
 OPEN_DEADLINE_S = 15.0
-"""For every stage to answer `Open`: a dial (≤ 10 s) and a message."""
-FIRST_DEADLINE_S = 300.0
-"""For the first token: the longest prompts take minutes on a CPU."""
-NEXT_DEADLINE_S = 30.0
-"""For each further token."""
+"""For every stage to answer `Open` at first: a dial (≤ 10 s), or a wait for room, and a message."""
+REOPEN_DEADLINE_S = 4.0
+"""For a stage that is to take another's place; there may be a better one."""
+REPAIR_DEADLINE_S = 1.0
+"""For a stage that stays to answer `Repair`: several round trips across the planet."""
+LIFE_BYTES = 4
+"""Of a session's 16: the last ones count how often its stages began anew."""
+RETRY_S = 0.5
+"""Between two looks for a route, where there is none."""
+PATIENCE_S = 30.0
+"""Seconds that a text waits for somebody to take a lost stage's place."""
+MAX_ATTEMPTS = 20
+"""Repairs without a token between them, after which it is no use."""
+STEADY_S = 10.0
+"""Seconds of running after which a failure is a new one: a long prompt gives no token for minutes."""
+MAX_BACKOFF = 8.0
+"""Times longer than usual that answers are waited for, after that many repairs without a token."""
 
 
 class Phase(Enum):
@@ -38,6 +66,8 @@ class Phase(Enum):
 
     OPENING = "opening"
     RUNNING = "running"
+    ROUTING = "routing"
+    ASKING = "asking"
     DONE = "done"
     FAILED = "failed"
 
@@ -65,7 +95,29 @@ class Fail:
     error: P2posError
 
 
-OwnerEffect: TypeAlias = Send | Emit | Finish | Fail
+@dataclass(frozen=True, slots=True)
+class Reroute:
+    """Find a route without `lost`, and tell `on_route` or `on_no_route`."""
+
+    lost: frozenset[PeerId]
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """A peer failed, and is better avoided for a while."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that whoever reads the log wants to know."""
+
+    event: str
+    fields: dict[str, Any]
+
+
+OwnerEffect: TypeAlias = Send | Emit | Finish | Fail | Reroute | Blame | Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +128,17 @@ class Request:
     max_tokens: int
     eos: tuple[int, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    vocabulary: int = 1 << 31
+    """Tokens are smaller than this; a tail that says another is not believed."""
+    patience_s: float = PATIENCE_S
+    """Seconds that the text waits for somebody to take a lost stage's place."""
 
 
 class OwnerSession:
     """One session as its owner sees it.
 
     Args:
-        session: 16 random bytes.
+        session: 12 random bytes, and `LIFE_BYTES` of zero.
         me: the owner's peer id.
         model: the model's id.
         stages: the route, head first.
@@ -109,21 +165,51 @@ class OwnerSession:
         self._model = model
         self._stages = list(stages)
         self._request = request
-        self._waiting = {PeerId(stage.peer) for stage in stages}
+        self._tokens = list(request.prompt)  # the prompt's, and those of the text
+        self._epoch = 0
         self._prefix = keys(model, request.prompt)
-        self._cached = len(self._prefix) * BLOCK_TOKENS  # positions that every stage that answered holds already
-        self._next = len(request.prompt)
+        self._waiting = {PeerId(stage.peer) for stage in stages}  # whose answer is awaited
+        self._new = set(self._waiting)  # stages that begin with nothing
+        self._cached: dict[PeerId, int] = {}  # positions that each of these holds already
+        self._progress: dict[PeerId, Progress] = {}  # of those that stay
+        self._prompted = False  # whether anything but `Open` was sent
+        self._asked = 0  # positions whose tokens were known at the last `Repair`
+        self._lost: set[PeerId] = set()
+        self._leaving = False  # the route is only to be changed because somebody leaves: it works as it is
+        self._refused: set[PeerId] = set()
+        self._attempts = 0  # repairs since the last token
+        self._trouble_s: float | None = None  # when the trouble began that is not over
+        self._error: P2posError | None = None
+        self._cause = ""
+        self._echo = False  # the next token goes to the head as well: it may have got lost on its way there
+        self._token_s = self._running_s = now_s
+        self._watch = Watch(self._order(), now_s)
         self._deadline_s = now_s + OPEN_DEADLINE_S
 
     @property
     def cached(self) -> int:
         """Positions of the prompt that every stage held already, once all are open."""
-        return self._cached
+        return min(self._cached.values(), default=0)
+
+    @property
+    def stages(self) -> tuple[StageRef, ...]:
+        """The route as it is now, head first."""
+        return tuple(self._stages)
+
+    @property
+    def lost(self) -> frozenset[PeerId]:
+        """Those that the next route is to do without."""
+        return frozenset(self._lost)
+
+    @property
+    def known(self) -> int:
+        """Positions whose tokens are known."""
+        return len(self._tokens)
 
     @property
     def peers(self) -> frozenset[PeerId]:
         """The peers that hold a stage of it."""
-        return frozenset(PeerId(stage.peer) for stage in self._stages)
+        return frozenset(self._order())
 
     @property
     def head(self) -> PeerId:
@@ -131,74 +217,99 @@ class OwnerSession:
         return PeerId(self._stages[0].peer)
 
     @property
-    def prompt_length(self) -> int:
-        """Tokens of the prompt; the tail samples for this position and later ones."""
-        return len(self._request.prompt)
-
-    @property
     def deadline_s(self) -> float:
         """When to call `on_time`, at the latest."""
-        return self._deadline_s
+        return self._watch.deadline_s if self.phase is Phase.RUNNING else self._deadline_s
 
     @property
     def over(self) -> bool:
         """Whether nothing more will come."""
         return self.phase in {Phase.DONE, Phase.FAILED}
 
+    def awaits(self, peer: PeerId) -> bool:
+        """Whether an `Ack` of this peer answers an `Open`."""
+        return self.phase is Phase.OPENING and peer in self._waiting
+
     def start(self) -> list[OwnerEffect]:
         """Open the session at every stage."""
-        request = self._request
-        history = list(request.prompt) if request.sampling.repetition_penalty != 1.0 else []
-        return [
-            self._to(
-                stage,
-                Open(
-                    session=self.session,
-                    model=self._model,
-                    owner=self._me,
-                    stages=self._stages,
-                    index=index,
-                    prompt_length=len(request.prompt),
-                    max_tokens=request.max_tokens,
-                    eos=list(request.eos),
-                    sampling=request.sampling,
-                    history=history if index == len(self._stages) - 1 else [],
-                    prefix=self._prefix,
-                ),
-            )
-            for index, stage in enumerate(self._stages)
-        ]
+        return list(self._opens())
 
     def on_message(self, sender: PeerId, message: StageMessage, now_s: float) -> list[OwnerEffect]:
-        """Take a message that names this session. A peer that may not say it fails the session."""
-        if self.over:
-            return []
+        """Take a message that names this session. A peer that may not say it is replaced by another."""
+        if self.over or message.session != self.session:
+            return []  # it crossed the end, or a new beginning
+        if sender not in self.peers or (sender in self._lost and not self._leaving):
+            return []  # of a stage that was replaced, perhaps, or is about to be
         match message:
-            case Ack() if self.phase is Phase.OPENING and sender in self._waiting:
+            case Ack() if self.awaits(sender) and message.epoch == self._epoch:
                 return self._on_opened(sender, message, now_s)
-            case Tokens() if self.phase is Phase.RUNNING and sender == self._stages[-1].peer:
+            case Tokens() if sender == self._stages[-1].peer and self._prompted:
                 return self._on_tokens(sender, message, now_s)
-            case Fault() if sender in self.peers:
-                return self._fail(_blame(sender, message))
+            case Progress():
+                return self._on_progress(sender, message, now_s)
+            case Fault():
+                return self._on_fault(sender, message, now_s)
+            case Ack() | Tokens() if self._epoch:
+                return []  # it crossed a repair
             case _:
-                return self._fail(PeerError(sender, f"sent {type(message).__name__} where none was due"))
+                return self._nonsense(sender, f"sent {type(message).__name__} where none was due", now_s)
 
-    def on_lost(self, peer: PeerId) -> list[OwnerEffect]:
+    def on_lost(self, peer: PeerId, now_s: float) -> list[OwnerEffect]:
         """The connection to a peer is gone."""
-        if self.over or peer not in self.peers:
+        if self.over or peer not in self.peers or peer in self._lost:
             return []
-        return self._fail(
-            UnavailableError(f"lost the node {peer}, which held {self._span(peer)}", hint="try again", peer=peer)
-        )
+        error = UnavailableError(f"lost the node {peer}, which held {self._span(peer)}", hint="try again", peer=peer)
+        return self._broken({peer}, "lost", error, now_s)
 
     def on_time(self, now_s: float) -> list[OwnerEffect]:
-        """Check the deadline."""
-        if self.over or now_s < self._deadline_s:
+        """Check the deadlines."""
+        if self.over or now_s < self.deadline_s:
             return []
-        silent = sorted(self._waiting) if self.phase is Phase.OPENING else sorted(self.peers)
-        return self._fail(
-            UnavailableError(f"no answer in time from {', '.join(silent)}", hint="try again", peers=silent)
-        )
+        match self.phase:
+            case Phase.RUNNING:
+                return self._on_late(now_s)
+            case Phase.ROUTING:
+                self._deadline_s = now_s + RETRY_S
+                return [Reroute(self.lost)]
+            case _:
+                return self._broken(self._waiting, "silent", self._no_answer(self._waiting), now_s)
+
+    def on_route(self, stages: Sequence[StageRef], now_s: float) -> list[OwnerEffect]:
+        """Here is the route that was asked for."""
+        if self.phase is not Phase.ROUTING and not (self.phase is Phase.RUNNING and self._leaving):
+            return []
+        old = {(each.peer, each.start, each.end) for each in self._stages if each.peer not in self._lost}
+        stay = {PeerId(each.peer) for each in stages if (each.peer, each.start, each.end) in old}
+        if not self._prompted:
+            stay = set()
+        gone = [each for each in self._stages if each.peer not in {stage.peer for stage in stages}]
+        effects: list[OwnerEffect] = [self._to(each, Close(self.session, "another took its place")) for each in gone]
+        stay -= self._new  # of those nothing came yet
+        self._stages = list(stages)
+        self._epoch += 1
+        self._lost.clear()
+        self._trouble_s = now_s if self._trouble_s is None else self._trouble_s
+        self._leaving = False
+        route = {each.peer: f"{each.start}:{each.end}" for each in stages}
+        effects.append(self._note("rerouted", route=route, stay=len(stay), new=len(stages) - len(stay)))
+        return effects + (self._ask(stay, now_s) if stay else self._begin_anew(now_s))
+
+    def on_no_route(self, error: P2posError, now_s: float) -> list[OwnerEffect]:
+        """There is no such route now."""
+        if self.phase is Phase.RUNNING and self._leaving:
+            self._leaving = False  # whoever leaves will serve it as long as it can
+            self._lost.clear()
+            return []
+        if self.phase is not Phase.ROUTING:
+            return []
+        first = self._error or error
+        if not self._prompted:
+            return self._fail(first)
+        if self._trouble_s is not None and now_s - self._trouble_s >= self._request.patience_s:
+            waited = f"{first.message}, and in {self._request.patience_s:g} s nobody took its place"
+            return self._fail(UnavailableError(waited, hint="see `p2pos swarm status`", why=error.message))
+        self._deadline_s = now_s + RETRY_S
+        return []
 
     def stop(self, reason: str = "stop") -> list[OwnerEffect]:
         """End it from here: a stop string was seen, or the person has heard enough."""
@@ -207,36 +318,264 @@ class OwnerSession:
         self.phase = Phase.DONE
         return [*self._close(reason), Finish(reason)]
 
+    # what comes in while all is well
+
     def _on_opened(self, sender: PeerId, message: Ack, now_s: float) -> list[OwnerEffect]:
         if message.position % BLOCK_TOKENS or message.position > len(self._prefix) * BLOCK_TOKENS:
-            return self._fail(PeerError(sender, f"says that it holds {message.position} positions of the prompt"))
-        self._cached = min(self._cached, message.position)
+            return self._nonsense(sender, f"says that it holds {message.position} positions of the prompt", now_s)
+        self._cached[sender] = message.position
         self._waiting.discard(sender)
-        if self._waiting:
-            return []
-        self.phase = Phase.RUNNING
-        self._deadline_s = now_s + FIRST_DEADLINE_S
-        prompt = self._request.prompt
-        # the last token goes through in any case: what it gives is the text's first token
-        start = min(self._cached, (len(prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS)
-        return [self._to(self._stages[0], Tokens(self.session, start, list(prompt[start:])))]
+        return [] if self._waiting else self._go(now_s)
 
     def _on_tokens(self, sender: PeerId, message: Tokens, now_s: float) -> list[OwnerEffect]:
-        if message.position != self._next or len(message.tokens) != 1:
-            return self._fail(PeerError(sender, f"sent position {message.position} where {self._next} is next"))
-        if self._next >= len(self._request.prompt) + self._request.max_tokens:
-            return self._fail(PeerError(sender, f"sent more than {self._request.max_tokens} tokens"))
-        self._next += 1
-        self._deadline_s = now_s + NEXT_DEADLINE_S
-        effects: list[OwnerEffect] = [Emit(tuple(message.tokens), message.logprobs[0] if message.logprobs else None)]
-        if message.finish:
+        position, (token, *more) = message.position, message.tokens
+        if position < self.known and self._epoch:
+            return []  # it was told already
+        if position != self.known or more:
+            return self._nonsense(sender, f"sent position {position} where {self.known} is next", now_s)
+        if token >= self._request.vocabulary:
+            return self._nonsense(sender, f"sent token {token} of a vocabulary of {self._request.vocabulary}", now_s)
+        effects: list[OwnerEffect] = []
+        if self._trouble_s is not None and self.phase is Phase.RUNNING:
+            pause_ms = round((now_s - self._token_s) * 1e3)
+            effects.append(self._note("resumed", position=position, pause_ms=pause_ms, cause=self._cause))
+            self._trouble_s, self._attempts, self._error = None, 0, None
+        if self._echo and self.phase is Phase.RUNNING and not message.finish:
+            self._echo = False
+            effects.append(self._to(self._stages[0], Tokens(self.session, position, [token])))
+        self._token_s = now_s
+        self._watch.token(now_s)
+        return effects + self._take(token, message.logprobs[0] if message.logprobs else None, message.finish)
+
+    def _take(self, token: int, logprobs: Logprobs | None = None, finish: str = "") -> list[OwnerEffect]:
+        """One more token of the text."""
+        self._tokens.append(token)
+        if not finish and token in self._request.eos:
+            finish = "stop"
+        elif not finish and self.known >= len(self._request.prompt) + self._request.max_tokens:
+            finish = "length"
+        effects: list[OwnerEffect] = [Emit((token,), logprobs)]
+        if finish:
             self.phase = Phase.DONE
-            effects += [*self._close(message.finish), Finish(message.finish)]
+            effects += [*self._close(finish), Finish(finish)]
         return effects
 
+    # what goes wrong
+
+    def _on_fault(self, sender: PeerId, fault: Fault, now_s: float) -> list[OwnerEffect]:
+        blamed = PeerId(fault.peer)
+        match fault.code:
+            case "leaving":
+                return self._on_leaving(sender)
+            case "next_stage" | "bad_peer" if blamed and (blamed not in self.peers or blamed in self._lost):
+                return []  # it has been replaced meanwhile, or is about to be
+            case "next_stage" if blamed not in {"", sender}:
+                error = UnavailableError(f"the node {sender} lost the node {blamed}", hint="try again", peer=blamed)
+                return self._broken({blamed}, "lost", error, now_s)
+            case "bad_peer" if blamed not in {"", sender}:
+                return self._nonsense(blamed, fault.text, now_s)
+            case "busy":
+                return self._broken({sender}, "busy", _blame(sender, fault), now_s, blame=False)
+            case "bad_request":
+                self._refused.add(sender)
+                if len(self._refused) > 1:  # it is the request, then
+                    return self._fail(_blame(sender, fault))
+            case _:
+                pass
+        return self._broken({sender}, "fault", _blame(sender, fault), now_s)
+
+    def _on_leaving(self, sender: PeerId) -> list[OwnerEffect]:
+        """A stage is to leave: have another take its place while it still works."""
+        if self.phase is not Phase.RUNNING:
+            return []
+        self._leaving = True
+        self._lost.add(sender)
+        self._cause = "leaving"
+        return [self._note("leaving", peer=sender, layers=self._span(sender)), Reroute(self.lost)]
+
+    def _on_late(self, now_s: float) -> list[OwnerEffect]:
+        match self._watch.due(now_s):
+            case Ask(number):
+                return [self._to(stage, Probe(self.session, number)) for stage in self._stages]
+            case Silent(peers):
+                return self._broken(set(peers), "hung", self._no_answer(peers), now_s)
+            case Stuck(peer):
+                error = UnavailableError(f"the node {peer} computes nothing any more", hint="try again", peer=peer)
+                return self._broken({peer}, "stuck", error, now_s)
+            case None:
+                return []
+
+    def _nonsense(self, peer: PeerId, text: str, now_s: float) -> list[OwnerEffect]:
+        return self._broken({peer}, "nonsense", PeerError(peer, text), now_s)
+
+    def _broken(
+        self, peers: set[PeerId], cause: str, error: P2posError, now_s: float, *, blame: bool = True
+    ) -> list[OwnerEffect]:
+        """These can't go on: look for others."""
+        self._lost |= peers
+        self._leaving = False
+        self._error, self._cause = error, cause
+        if self._trouble_s is None or (self.phase is Phase.RUNNING and now_s - self._running_s >= STEADY_S):
+            self._trouble_s, self._attempts = now_s, 0
+        self._attempts += 1
+        if self._attempts > MAX_ATTEMPTS:
+            return self._fail(error)
+        self.phase = Phase.ROUTING
+        self._deadline_s = now_s + RETRY_S
+        effects: list[OwnerEffect] = [
+            self._note("lost", peer=peer, layers=self._span(peer), cause=cause, why=error.message)
+            for peer in sorted(peers)
+        ]
+        effects += [Blame(peer) for peer in sorted(peers) if blame]
+        return [*effects, Reroute(self.lost)]
+
+    # repair
+
+    def _ask(self, stay: set[PeerId], now_s: float) -> list[OwnerEffect]:
+        """Tell those that stay of the route, and hear how far each is."""
+        self.phase = Phase.ASKING
+        self._asked = self.known
+        self._progress.clear()
+        self._waiting = set(stay)
+        self._new = set(self.peers - stay)
+        self._deadline_s = now_s + REPAIR_DEADLINE_S * self._patience
+        return [
+            self._to(stage, Repair(self.session, self._epoch, self._stages, index, self.known))
+            for index, stage in enumerate(self._stages)
+            if stage.peer in stay
+        ]
+
+    def _on_progress(self, sender: PeerId, message: Progress, now_s: float) -> list[OwnerEffect]:
+        if self.phase is Phase.RUNNING:
+            self._watch.answer(sender, message, now_s)
+        elif self.phase is Phase.ASKING and message.number == self._epoch and sender in self._waiting:
+            self._waiting.discard(sender)
+            self._progress[sender] = message
+            if not self._waiting:
+                return self._on_asked(now_s)
+        return []
+
+    def _on_asked(self, now_s: float) -> list[OwnerEffect]:
+        """All that stay have said how far they are: open the new ones."""
+        effects: list[OwnerEffect] = []
+        head, tail = self._progress.get(self.head), self._stages[-1].peer
+        if head is not None and tail in self._new:
+            # what the lost tail told the head alone is the text all the same
+            ahead = head.tokens[self.known - self._asked :]
+            if ahead and (self._request.sampling.logprobs or max(ahead) >= self._request.vocabulary):
+                return self._begin_anew(now_s)
+            for token in ahead:
+                effects += self._take(token)
+                if self.over:
+                    return effects
+        if not self._new:
+            return effects + self._go(now_s)
+        return effects + self._open_new(now_s)
+
+    def _open_new(self, now_s: float) -> list[OwnerEffect]:
+        self.phase = Phase.OPENING
+        self._waiting = set(self._new)
+        self._cached.clear()
+        self._prefix = keys(self._model, self._tokens)
+        self._deadline_s = now_s + (REOPEN_DEADLINE_S * self._patience if self._prompted else OPEN_DEADLINE_S)
+        return list(self._opens())
+
+    def _begin_anew(self, now_s: float) -> list[OwnerEffect]:
+        """No stage keeps anything: all begin from the tokens."""
+        effects: list[OwnerEffect] = []
+        if self._prompted:
+            effects += self._close("it begins anew")
+            # under another name: what is under way of the old one would be taken for the new one's
+            self.session = next_life(self.session)
+            effects.append(self._note("beginning anew", position=self.known))
+        self._progress.clear()
+        self._new = set(self.peers)
+        return effects + self._open_new(now_s)
+
+    def _opens(self) -> Iterator[OwnerEffect]:
+        """An `Open` for each stage that is new."""
+        request = self._request
+        prompt = len(request.prompt)
+        for index, stage in enumerate(self._stages):
+            if stage.peer not in self._new:
+                continue
+            last = index == len(self._stages) - 1
+            after = None if last else self._progress.get(PeerId(self._stages[index + 1].peer))
+            yield self._to(
+                stage,
+                Open(
+                    session=self.session,
+                    model=self._model,
+                    owner=self._me,
+                    stages=self._stages,
+                    index=index,
+                    prompt_length=prompt,
+                    max_tokens=request.max_tokens,
+                    eos=list(request.eos),
+                    sampling=request.sampling,
+                    history=list(request.prompt) if last and request.sampling.repetition_penalty != 1.0 else [],
+                    prefix=self._prefix,
+                    given=self._tokens[prompt:] if last else [],
+                    resume=self.known if self._epoch else 0,
+                    forward_from=0 if after is None else after.received,
+                    epoch=self._epoch,
+                ),
+            )
+
+    def _go(self, now_s: float) -> list[OwnerEffect]:
+        """Every stage is open: have the new ones given what they lack, and the text go on."""
+        effects: list[OwnerEffect] = []
+        for first, last in self._gaps():
+            peers = [PeerId(each.peer) for each in self._stages[first : last + 1]]
+            after = self._progress.get(PeerId(self._stages[last + 1].peer)) if last + 1 < len(self._stages) else None
+            # the last token goes through in any case: what it gives is the text's next one
+            begin = min(*(self._cached[peer] for peer in peers), self.known - 1)
+            if after is not None:
+                begin = min(begin, after.received)
+            begin = begin // BLOCK_TOKENS * BLOCK_TOKENS
+            if not first:
+                effects.append(self._to(self._stages[0], Tokens(self.session, begin, self._tokens[begin:])))
+                continue
+            before = self._stages[first - 1]
+            kept = self._progress[PeerId(before.peer)]
+            if kept.kept_from > begin or (after is not None and after.received > kept.computed):
+                return self._begin_anew(now_s)
+            effects.append(self._note("replaying", peer=before.peer, to=peers[0], begin=begin, end=kept.computed))
+            effects.append(self._to(before, Replay(self.session, self._epoch, begin)))
+        head = self._progress.get(self.head)
+        if head is not None and head.received < self.known:
+            rest = Tokens(self.session, head.received, self._tokens[head.received :])
+            effects.append(self._to(self._stages[0], rest))
+        self._prompted = True
+        self._new = set()
+        self._running_s = now_s
+        self._echo = self._epoch > 0
+        self.phase = Phase.RUNNING
+        self._watch = Watch(self._order(), now_s, patience=self._patience)
+        return effects
+
+    def _gaps(self) -> Iterator[tuple[int, int]]:
+        """First and last index of each run of new stages."""
+        first: int | None = None
+        for index, stage in enumerate(self._stages):
+            if stage.peer in self._new:
+                first = index if first is None else first
+                if index + 1 == len(self._stages) or self._stages[index + 1].peer not in self._new:
+                    yield first, index
+                    first = None
+
+    # the rest
+
+    @property
+    def _patience(self) -> float:
+        return float(min(2 ** max(0, self._attempts - 1), MAX_BACKOFF))
+
     def _fail(self, error: P2posError) -> list[OwnerEffect]:
+        effects: list[OwnerEffect] = []
+        if self._prompted and self._trouble_s is not None:
+            effects.append(self._note("gave up", why=error.message))
         self.phase = Phase.FAILED
-        return [*self._close(error.message), Fail(error)]
+        return [*effects, *self._close(error.message), Fail(error)]
 
     def _close(self, reason: str) -> list[OwnerEffect]:
         return [self._to(stage, Close(self.session, reason[:1000])) for stage in self._stages]
@@ -244,9 +583,30 @@ class OwnerSession:
     def _to(self, stage: StageRef, message: StageMessage) -> Send:
         return Send(PeerId(stage.peer), tuple(stage.addresses), message)
 
+    def _note(self, event: str, **fields: Any) -> Note:
+        return Note(event, {"session": self.session.hex(), **fields})
+
+    def _order(self) -> list[PeerId]:
+        return [PeerId(stage.peer) for stage in self._stages]
+
     def _span(self, peer: PeerId) -> str:
         spans = [f"{stage.start}:{stage.end}" for stage in self._stages if stage.peer == peer]
         return f"layers {', '.join(spans)}"
+
+    def _no_answer(self, silent: frozenset[PeerId] | set[PeerId]) -> UnavailableError:
+        peers = sorted(silent)
+        return UnavailableError(f"no answer in time from {', '.join(peers)}", hint="try again", peers=peers)
+
+
+def root(session: bytes) -> bytes:
+    """What all names of one text begin with."""
+    return session[:-LIFE_BYTES]
+
+
+def next_life(session: SessionId) -> SessionId:
+    """The name of a text that begins anew. Raises OverflowError after 2³² lives."""
+    life = int.from_bytes(session[-LIFE_BYTES:], "big") + 1
+    return SessionId(root(session) + life.to_bytes(LIFE_BYTES, "big"))
 
 
 def _blame(sender: PeerId, fault: Fault) -> P2posError:
@@ -255,6 +615,6 @@ def _blame(sender: PeerId, fault: Fault) -> P2posError:
         return UnavailableError(
             f"the node {sender} is busy: {fault.text}", hint="try again later", peer=sender, busy=True
         )
-    if fault.code in {"next_stage", "deadline"}:
+    if fault.code in {"next_stage", "deadline", "unknown"}:
         return UnavailableError(f"the node {sender} reports: {fault.text}", hint="try again", peer=sender)
     return PeerError(sender, f"the node {sender} failed ({fault.code}): {fault.text}", code=fault.code)

@@ -10,17 +10,28 @@ owner ── Close ──▶ every stage
 A stage may hold the keys and values of the prompt's beginning already. Its `Ack` says how many positions of them, the
 owner begins where the stage that holds the fewest ends, and the first message that a stage gets says where that is.
 
+Where a stage is lost, the others keep the session, and their caches, until the owner says who takes the lost one's
+place (`owner`, `failover`):
+
+```
+owner ── Repair(route) ──▶ every stage that stays    each answers Progress; what follows a new one is held back
+owner ── Open(given) ──▶ every new stage             each answers Ack
+owner ── Replay ──▶ the stage before a new one       which sends it again all that it ever sent (`outgoing`)
+```
+
 A machine takes messages and the time and returns effects; a shell performs them. Every rule about who may say what, and
 when, is here. A peer that breaks one gets a PeerError, which ends its session and no other.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, TypeAlias
 
 from p2pos.errors import InternalError, PeerError
 from p2pos.shard import blocks
+from p2pos.shard.outgoing import SMALL_ROWS, WINDOW, Outgoing, Rows
 from p2pos.types import PeerId, SessionId
 from p2pos.wire.messages import (
     BLOCK_TOKENS,
@@ -30,25 +41,28 @@ from p2pos.wire.messages import (
     FaultCode,
     Logprobs,
     Open,
+    Probe,
+    Progress,
+    Repair,
+    Replay,
     StageMessage,
+    StageRef,
     Step,
     TensorHeader,
     Tokens,
+    rerouted,
 )
 
 CHUNK = 512
 """The most tokens of a prompt that pass through a stage at once: beyond this even a GPU's arithmetic is busy anyway."""
-WINDOW = 4
-"""Chunks that may be with the next stage unacknowledged: enough to keep it busy over a wide-area round trip.
-
-Decode steps don't count and aren't acknowledged: the token that comes round the ring says that they were computed.
-"""
 MAX_QUEUED = 2 * WINDOW
 """Chunks that may wait here; an upstream neighbour that sends more has broken the window."""
 MAX_SESSIONS = 64
 """Sessions that one stage runs at a time. Each has at most one run waiting, so this bounds the queue as well."""
-MAX_WAITING = MAX_SESSIONS * (WINDOW + 4)
-"""Messages that may wait for one peer: each session's chunks in flight, and an ack, a token, a fault and an end."""
+MAX_WAITING = MAX_SESSIONS * (SMALL_ROWS + WINDOW + 4)
+"""Messages that may wait for one peer: each session's rows in flight, and an ack, a token, a fault and an end."""
+JOINED_ROWS = 128
+"""Rows that are sent again together, where it makes no difference to the numbers."""
 IDLE_S = 330.0
 """A stage frees a session that nobody has spoken of for this long: longer than any wait of its owner."""
 
@@ -114,6 +128,8 @@ class StageSession:
         sender: who sent the `Open`.
         now_s: the time, in seconds of any steady clock.
         chunk: at the head, how many tokens of a prompt are to go through at once now; at most `CHUNK`.
+        exact: a row alone and the same row among others may differ in their last bit (half precision), so a text that
+            is computed again goes through in the pieces in which it went through first.
 
     Raises:
         PeerError: the order contradicts itself, or isn't for this peer or from its owner.
@@ -121,45 +137,59 @@ class StageSession:
     """
 
     def __init__(
-        self, order: Open, *, me: PeerId, sender: PeerId, now_s: float, chunk: Callable[[], int] = lambda: CHUNK
+        self,
+        order: Open,
+        *,
+        me: PeerId,
+        sender: PeerId,
+        now_s: float,
+        chunk: Callable[[], int] = lambda: CHUNK,
+        exact: bool = False,
     ) -> None:
         if order.owner != sender:
             raise PeerError(sender, f"opened a session for {order.owner}")
-        if order.index >= len(order.stages) or order.stages[order.index].peer != me:
-            raise PeerError(sender, "opened a session at a stage that is not this peer")
-        if any(left.end != right.start for left, right in zip(order.stages, order.stages[1:], strict=False)):
-            raise PeerError(sender, "opened a session over layers that do not join")
-        if any(stage.start >= stage.end for stage in order.stages):
-            raise PeerError(sender, "opened a session with a stage that has no layers")
+        known = max(order.prompt_length, order.resume)
+        _check_route(order.stages, order.index, me=me, sender=sender)
         if len(order.history) > order.prompt_length:
             raise PeerError(sender, f"sent a history of {len(order.history)} tokens")
-        if len(order.prefix) > order.prompt_length // BLOCK_TOKENS:
-            raise PeerError(sender, f"sent {len(order.prefix)} keys for a prompt of {order.prompt_length} tokens")
+        if len(order.prefix) > known // BLOCK_TOKENS:
+            raise PeerError(sender, f"sent {len(order.prefix)} keys for a prompt of {known} tokens")
+        if known >= order.prompt_length + order.max_tokens:
+            raise PeerError(sender, f"goes on at {known}, where its {order.max_tokens} tokens have ended")
+        if order.index == len(order.stages) - 1 and len(order.given) != known - order.prompt_length:
+            raise PeerError(sender, f"gave {len(order.given)} tokens up to position {known}")
         self.order = order
         self.session = SessionId(order.session)
         self.owner = PeerId(order.owner)
         self._me = me
-        self._head, self._tail = order.stages[0], order.stages[-1]
-        self.is_head = order.index == 0
-        self.is_tail = order.index == len(order.stages) - 1
-        self._upstream = None if self.is_head else PeerId(order.stages[order.index - 1].peer)
-        self._downstream = None if self.is_tail else order.stages[order.index + 1]
+        self._known = known  # positions whose tokens the owner knows; the tail samples after them
+        self._place()
         self._received = 0  # positions that were given to us
         self._computed = 0  # positions that are in our cache
-        self._acked = 0  # positions that the next stage has in its cache
-        self._in_flight: deque[int] = deque()  # ends of chunks sent on and not acknowledged
+        self._out = Outgoing(windowed=known, forward_from=order.forward_from)
         self._queue: deque[Run] = deque()
         self._uncut: tuple[int, ...] = ()  # at the head: tokens that are in no chunk yet
         self._running: Run | None = None
         self._chunk = chunk
+        self._exact = exact
         self._cached: int | None = None  # positions that were here when it was let in
         self._begun = False
+        self._deaf = False  # the stage before sent nonsense, and what it sends more is passed over until the repair
         self._key: bytes | None = None  # at the head: of the last whole block, where this session's blocks have keys
         self._partial: list[int] = []  # and the tokens after it
-        self.generated: list[int] = []
-        """At the tail: the tokens that were sampled."""
+        self._heard: list[int] = []  # at the head: the tokens from the prompt's end on
+        self.generated: list[int] = list(order.given)
+        """At the tail: the text so far."""
         self._spoken_s = now_s
         self.over = False
+
+    def _place(self) -> None:
+        """Find our neighbours in the route."""
+        stages, index = self.order.stages, self.order.index
+        self._head, self._tail = stages[0], stages[-1]
+        self.is_head, self.is_tail = index == 0, index == len(stages) - 1
+        self._upstream = None if self.is_head else PeerId(stages[index - 1].peer)
+        self._downstream = None if self.is_tail else stages[index + 1]
 
     @property
     def neighbours(self) -> frozenset[PeerId]:
@@ -171,8 +201,17 @@ class StageSession:
 
     @property
     def decoding(self) -> bool:
-        """Whether its prompt is through this stage."""
-        return self._computed >= self.order.prompt_length
+        """Whether what is known of its text is through this stage."""
+        return self._computed >= self._known
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of hidden states that are kept for a stage that may take the next one's place."""
+        return self._out.nbytes
+
+    def forget(self) -> None:
+        """Keep none any more: a repair will begin from the tokens."""
+        self._out.forget()
 
     def expired(self, now_s: float) -> bool:
         """Whether nobody has spoken of it for `IDLE_S`."""
@@ -186,7 +225,7 @@ class StageSession:
 
         """
         self._cached = cached
-        return [Send(self.owner, (), Ack(self.session, cached))]
+        return [Send(self.owner, (), Ack(self.session, cached, self.order.epoch))]
 
     def on_message(
         self, sender: PeerId, message: StageMessage, payload: bytes | memoryview, now_s: float
@@ -203,10 +242,10 @@ class StageSession:
                 return self._on_step(sender, message, payload)
             case Ack():
                 return self._on_ack(sender, message)
+            case Close() | Repair() | Probe() | Replay() if sender == self.owner:
+                return self._on_order(message)
             case Close():
-                if sender != self.owner:
-                    raise PeerError(sender, "closed a session that it does not own")
-                return self._end()
+                raise PeerError(sender, "closed a session that it does not own")
             case _:
                 raise PeerError(sender, f"sent {type(message).__name__} to a stage")
 
@@ -219,18 +258,16 @@ class StageSession:
         if run is None or result.position != self._computed:
             raise InternalError(f"computed position {result.position} where {self._computed} was next")
         self._computed += result.rows
-        counts = run.position < self.order.prompt_length
         effects: list[StageEffect] = []
-        if self._downstream is not None:
+        if not self.is_tail:
             if result.header is None:
                 raise InternalError("a stage that is not the tail must pass hidden states on")
-            step = Step(self.session, result.position, result.header, list(run.keys))
-            if counts:
-                self._in_flight.append(self._computed)
-            effects.append(Send(PeerId(self._downstream.peer), tuple(self._downstream.addresses), step, result.payload))
+            self._out.add(Rows(result.position, result.header, result.payload, run.keys))
+            effects += self._send_on()
         elif result.token is not None:
             effects += self._sampled(result.token, result.logprobs)
-        if counts and self._upstream is not None:  # last: the next stage waits for the rows, nobody yet for this
+        if run.position < self._known and self._upstream is not None:
+            # last: the next stage waits for the rows, nobody yet for this
             effects.append(Send(self._upstream, (), Ack(self.session, self._computed)))
         return effects if self.over else effects + self._next()
 
@@ -238,39 +275,132 @@ class StageSession:
         """End the session here and tell the owner why."""
         if self.over:
             return []
-        fault = Fault(self.session, code, text[:1000])
-        return [Send(self.owner, (), fault), *self._end()]
+        return [self._fault(code, text), *self._end()]
 
     def drop(self) -> list[StageEffect]:
         """End the session without a word: its owner is gone."""
         return self._end()
 
+    def lost(self, peer: PeerId) -> list[StageEffect]:
+        """A neighbour is gone: the owner hears of it, and the session waits for the repair."""
+        if self.over:
+            return []
+        if self._downstream is not None and peer == self._downstream.peer:
+            self._out.pause()
+        return [self._fault("next_stage", f"lost the connection to {peer}", peer)]
+
+    def disbelieve(self, peer: PeerId, text: str, *, run: bool = False) -> list[StageEffect]:
+        """A neighbour sent what can't be: the owner hears of it, and nothing of that peer counts until the repair.
+
+        Args:
+            peer: who.
+            text: what.
+            run: it was the run under way that showed it, so that nothing will come of that.
+
+        """
+        if self.over:
+            return []
+        if run:
+            self._running = None
+        if self._deaf:
+            return []
+        self._deaf = True
+        if not self.is_head:
+            self._queue.clear()
+            self._received = self._computed + (self._running.rows if self._running else 0)
+        return [self._fault("bad_peer", text, peer)]
+
+    def leave(self) -> list[StageEffect]:
+        """The node is to leave: the owner may hand the session over to another; until then it goes on."""
+        return [] if self.over else [self._fault("leaving", "this node is leaving")]
+
+    def _fault(self, code: FaultCode, text: str, peer: str = "") -> Send:
+        return Send(self.owner, (), Fault(self.session, code, text[:1000], peer))
+
+    def _on_order(self, message: Close | Repair | Probe | Replay) -> list[StageEffect]:
+        match message:
+            case Close():
+                return self._end()
+            case Probe(number=number):
+                return [self._progress(number)]
+            case Repair():
+                return self._on_repair(message)
+            case Replay(epoch=epoch, position=position) if epoch == self.order.epoch:
+                if not self.is_tail and self._out.replay(
+                    position, windowed=self._known, join_rows=1 if self._exact else JOINED_ROWS
+                ):
+                    return [*self._send_on(), *self._next()]
+                return self.fail("internal", f"what it sent from position {position} on is not here any more")
+            case _:
+                return []  # of an earlier repair
+
+    def _on_repair(self, message: Repair) -> list[StageEffect]:
+        if message.epoch <= self.order.epoch:
+            return []
+        mine = self.order.stages[self.order.index]
+        _check_route(message.stages, message.index, me=self._me, sender=self.owner)
+        place = message.stages[message.index]
+        if (place.start, place.end) != (mine.start, mine.end):
+            raise PeerError(self.owner, "moved a session to other layers")
+        if message.stages[-1].end != self.order.stages[-1].end or message.stages[0].start != 0:
+            raise PeerError(self.owner, "repaired a route so that it is not whole")
+        before = self._downstream
+        self.order = rerouted(self.order, message.stages, message.index, message.epoch)
+        self._place()
+        self._deaf = False
+        self._known = max(self._known, min(message.resume, self.order.prompt_length + self.order.max_tokens))
+        if self._downstream is None or before is None or before.peer != self._downstream.peer:
+            self._out.pause()
+        tokens = self._heard[max(0, message.resume - self.order.prompt_length) :] if self.is_head else []
+        return [self._progress(message.epoch, tokens)]
+
+    def _progress(self, number: int, tokens: Sequence[int] = ()) -> Send:
+        kept_from = 0 if self.is_tail else self._out.kept_from
+        message = Progress(self.session, number, self._received, self._computed, kept_from, list(tokens))
+        return Send(self.owner, (), message)
+
     def _on_tokens(self, sender: PeerId, message: Tokens) -> list[StageEffect]:
         if not self.is_head:
             raise PeerError(sender, "sent tokens to a stage that is not the head")
         if self._begun:
-            if sender != self._tail.peer or len(message.tokens) != 1:
-                raise PeerError(sender, "sent a token that is not its to send")
-            return self._accept_tokens(sender, message)
+            return self._on_more_tokens(sender, message)
         if sender != self.owner:
+            if self.order.epoch and sender == self._tail.peer:
+                return []  # the owner will tell it as well
             raise PeerError(sender, "sent a token before there was a prompt")
-        if message.position + len(message.tokens) != self.order.prompt_length:
-            rest = self.order.prompt_length - message.position
+        if message.position + len(message.tokens) < self._known:
+            rest = self._known - message.position
             raise PeerError(sender, f"sent {len(message.tokens)} tokens where {rest} are left of the prompt")
         effects = self._begin(sender, message.position)
-        if self.order.prefix or self.order.prompt_length < BLOCK_TOKENS:  # else its owner wants nothing shared
+        if self.order.prefix or self._known < BLOCK_TOKENS:  # else its owner wants nothing shared
             whole = message.position // BLOCK_TOKENS
             self._key = self.order.prefix[whole - 1] if whole else blocks.root(self.order.model)
         return effects + self._accept_tokens(sender, message)
+
+    def _on_more_tokens(self, sender: PeerId, message: Tokens) -> list[StageEffect]:
+        """The token that came round the ring; after a repair the owner may send what got lost on the way."""
+        repaired = self.order.epoch > 0
+        if repaired and sender == self.owner:
+            known = self._received - message.position
+            if known < 0 or known >= len(message.tokens):
+                return []
+            rest = Tokens(self.session, self._received, list(message.tokens[known:]))
+            return self._accept_tokens(sender, rest)
+        if sender != self._tail.peer or len(message.tokens) != 1:
+            raise PeerError(sender, "sent a token that is not its to send")
+        if repaired and message.position != self._received:
+            return []  # the owner has told it already, or will
+        return self._accept_tokens(sender, message)
 
     def _begin(self, sender: PeerId, position: int) -> list[StageEffect]:
         """The first rows come, and with them where the session begins."""
         if self._cached is None:
             raise PeerError(sender, "sent rows to a session that has no room yet")
-        if position % BLOCK_TOKENS or position > self._cached or position >= self.order.prompt_length:
+        if position % BLOCK_TOKENS or position > self._cached or position >= self._known:
             raise PeerError(sender, f"began at position {position} where {self._cached} are cached")
         self._begun = True
-        self._received = self._computed = self._acked = position
+        self._received = self._computed = position
+        self._out.begin(position)
         return [Adopt(position)]
 
     def _accept_tokens(self, sender: PeerId, message: Tokens) -> list[StageEffect]:
@@ -278,14 +408,18 @@ class StageSession:
             raise PeerError(sender, f"sent tokens for position {message.position} where {self._received} is next")
         tokens = tuple(message.tokens)
         self._reserve(sender, len(tokens))
+        self._heard += tokens[max(0, self.order.prompt_length - message.position) :]
         self._uncut += tokens
         self._received += len(tokens)
         return self._next()
 
     def _cut(self) -> None:
         """Queue the next piece of the tokens that are here."""
-        piece = self._uncut[: self._chunk()]
         position = self._received - len(self._uncut)
+        size = self._chunk()
+        if self._exact:  # as they went through first: the prompt in chunks, the text token by token
+            size = min(size, max(1, self.order.prompt_length - position))
+        piece = self._uncut[:size]
         self._uncut = self._uncut[len(piece) :]
         self._queue.append(self._run(position, len(piece), tokens=piece, keys=self._file(piece)))
 
@@ -304,14 +438,18 @@ class StageSession:
     def _on_step(self, sender: PeerId, message: Step, payload: bytes | memoryview) -> list[StageEffect]:
         if sender != self._upstream:
             raise PeerError(sender, "sent hidden states and is not the stage before this one")
+        if self._deaf:
+            return []
+        if self.order.epoch and self._begun and message.position < self._received:
+            return []  # its sender had it under way when the route was repaired
         effects = [] if self._begun else self._begin(sender, message.position)
         if message.position != self._received:
             raise PeerError(sender, f"sent position {message.position} where {self._received} is next")
-        if len(self._queue) >= MAX_QUEUED:
-            raise PeerError(sender, f"sent more than {MAX_QUEUED} chunks unacknowledged")
         rows = message.tensor.shape[0]
         if rows > CHUNK:
             raise PeerError(sender, f"sent {rows} positions at once where {CHUNK} are allowed")
+        if len(self._queue) >= MAX_QUEUED and sum(run.rows for run in self._queue) + rows > 2 * SMALL_ROWS:
+            raise PeerError(sender, f"sent more than {MAX_QUEUED} chunks unacknowledged")
         filled = (message.position + rows) // BLOCK_TOKENS - message.position // BLOCK_TOKENS
         if message.keys and len(message.keys) != filled:
             raise PeerError(sender, f"sent {len(message.keys)} keys for {filled} blocks")
@@ -330,12 +468,11 @@ class StageSession:
     def _on_ack(self, sender: PeerId, message: Ack) -> list[StageEffect]:
         if self._downstream is None or sender != self._downstream.peer:
             raise PeerError(sender, "acknowledged and is not the stage after this one")
-        if not self._acked <= message.position <= self._computed:
+        if not self._out.acknowledge(message.position):
+            if self.order.epoch:
+                return []  # it was sent that by the stage whose place this one took, or was sent it before
             raise PeerError(sender, f"acknowledged position {message.position}, which it was not sent")
-        self._acked = message.position
-        while self._in_flight and self._in_flight[0] <= self._acked:
-            self._in_flight.popleft()
-        return self._next()
+        return [*self._send_on(), *self._next()]
 
     def _run(
         self,
@@ -347,12 +484,12 @@ class StageSession:
         payload: bytes | memoryview = b"",
         keys: tuple[bytes, ...] = (),
     ) -> Run:
-        sample = self.is_tail and position + rows >= self.order.prompt_length
+        sample = self.is_tail and position + rows >= self._known
         return Run(position, rows, tokens, header, payload, sample, keys)
 
     def _next(self) -> list[StageEffect]:
         """Run the next chunk, unless one runs already or the next stage has enough to do."""
-        if self._running or len(self._in_flight) >= WINDOW:
+        if self._running or (not self.is_tail and self._out.full):
             return []
         if self._uncut and not self._queue:
             self._cut()
@@ -360,6 +497,16 @@ class StageSession:
             return []
         self._running = self._queue.popleft()
         return [self._running]
+
+    def _send_on(self) -> list[StageEffect]:
+        """What is to go to the next stage now."""
+        if self._downstream is None:
+            return []
+        peer, addresses = PeerId(self._downstream.peer), tuple(self._downstream.addresses)
+        return [
+            Send(peer, addresses, Step(self.session, rows.position, rows.header, list(rows.keys)), rows.payload)
+            for rows in self._out.take()
+        ]
 
     def _sampled(self, token: int, logprobs: Logprobs | None) -> list[StageEffect]:
         self.generated.append(token)
@@ -385,4 +532,15 @@ class StageSession:
         self.over = True
         self._queue.clear()
         self._uncut = ()
+        self._out.forget()
         return [Release()]
+
+
+def _check_route(stages: Sequence[StageRef], index: int, *, me: PeerId, sender: PeerId) -> None:
+    """Raise PeerError where the stages don't join, or this peer isn't the one at the index."""
+    if index >= len(stages) or stages[index].peer != me:
+        raise PeerError(sender, "opened a session at a stage that is not this peer")
+    if any(left.end != right.start for left, right in pairwise(stages)):
+        raise PeerError(sender, "opened a session over layers that do not join")
+    if any(stage.start >= stage.end for stage in stages):
+        raise PeerError(sender, "opened a session with a stage that has no layers")

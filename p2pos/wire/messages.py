@@ -117,6 +117,11 @@ class Open(Message, frozen=True):
     """Grows with each repair of the route; one that is higher than what a stage knows replaces the session there."""
 
 
+def rerouted(order: Open, stages: list[StageRef], index: int, epoch: int) -> Open:
+    """The order again, for another route."""
+    return structs.replace(order, stages=stages, index=index, epoch=epoch)
+
+
 class Logprobs(Struct, frozen=True, array_like=True):
     """Natural logarithms of probabilities at one position, before temperature and filters."""
 
@@ -166,6 +171,8 @@ class Ack(Message, frozen=True):
 
     session: Session
     position: Position
+    epoch: Epoch = 0
+    """Of the `Open` that it answers."""
 
 
 class Close(Message, frozen=True):

@@ -13,7 +13,20 @@ from p2pos.shard.session import IDLE_S
 from p2pos.shard.stage import Stage
 from p2pos.types import LayerSpan, ModelId, PeerId
 from p2pos.wire.framing import Frame
-from p2pos.wire.messages import Ack, Close, Fault, Open, Sampling, StageMessage, StageRef, Step, Tokens, Want
+from p2pos.wire.messages import (
+    Ack,
+    Close,
+    Fault,
+    Open,
+    Probe,
+    Repair,
+    Sampling,
+    StageMessage,
+    StageRef,
+    Step,
+    Tokens,
+    Want,
+)
 
 ME, OWNER, NEXT = PeerId("this-stage"), PeerId("owner-peer"), PeerId("next-stage")
 STAGES = [StageRef(ME, [], 0, 2), StageRef(NEXT, ["/ip4/127.0.0.1/tcp/9"], 2, 6)]
@@ -130,8 +143,8 @@ def test_the_same_session_is_not_opened_twice(head: Stage) -> None:
     assert [type(message) for _, message in serving(head, act).posted] == [Ack, Fault]
 
 
-def test_a_peer_that_reads_nothing_ends_the_session(head: Stage) -> None:
-    """Where no more can be queued for the next stage, the owner hears of it, and the cache is freed."""
+def test_a_peer_that_reads_nothing_is_told_to_the_owner(head: Stage) -> None:
+    """Where no more can be queued for the next stage, the session waits for another in its place."""
 
     class Full(Outbox):
         def post(self, peer: PeerId, addresses: Sequence[str], message: StageMessage, payload: Any = b"") -> None:
@@ -159,8 +172,8 @@ def test_a_peer_that_reads_nothing_ends_the_session(head: Stage) -> None:
         return outbox, service.engine.sessions
 
     outbox, sessions = trio.run(main)
-    assert sessions == 0
-    assert outbox.posted[-1] == (OWNER, Fault(order().session, "next_stage", "its queue is full"))
+    assert sessions == 1
+    assert outbox.posted[-1] == (OWNER, Fault(order().session, "next_stage", f"lost the connection to {NEXT}", NEXT))
 
 
 def test_a_stranger_cannot_end_a_session(head: Stage) -> None:
@@ -174,24 +187,37 @@ def test_a_stranger_cannot_end_a_session(head: Stage) -> None:
     assert [type(message) for _, message in serving(head, act).posted] == [Ack]
 
 
-def test_a_neighbour_that_breaks_the_rules_ends_its_session(head: Stage) -> None:
-    """The owner hears of it, the cache is freed, and another session goes on."""
+def test_a_neighbour_that_breaks_the_rules_is_named(head: Stage) -> None:
+    """The owner hears of it, and the session waits for another in its place."""
     header, payload = activations.to_wire(torch.ones(1, 64))
 
     def act(service: StageService, _outbox: Outbox) -> None:
         service.on_frame(OWNER, Frame(order(1)))
         service.on_frame(OWNER, Frame(order(2)))
         service.on_frame(NEXT, Frame(Step(order(1).session, 0, header), payload))
-        assert service.engine.sessions == 1
+        assert service.engine.sessions == 2
 
     peer, fault = serving(head, act).posted[-1]
     assert peer == OWNER
     assert isinstance(fault, Fault)
-    assert fault.session == order(1).session
+    assert (fault.session, fault.code, fault.peer) == (order(1).session, "bad_peer", NEXT)
+
+
+def test_an_owner_that_breaks_the_rules_ends_its_session(head: Stage) -> None:
+    """Nobody can take its place."""
+
+    def act(service: StageService, _outbox: Outbox) -> None:
+        service.on_frame(OWNER, Frame(order(1)))
+        service.on_frame(OWNER, Frame(Tokens(order(1).session, 0, [head.vocabulary] * 3)))
+        assert service.engine.sessions == 0
+
+    fault = serving(head, act).posted[-1][1]
+    assert isinstance(fault, Fault)
+    assert fault.code == "bad_request"
 
 
 def test_a_payload_that_lies_does_not_wait_for_its_turn(checkpoint_of) -> None:
-    """Bytes beyond what the header may promise end the session as they come, though an earlier run is under way."""
+    """Bytes beyond what the header may promise are refused as they come, though an earlier run is under way."""
     tail = Stage.load(checkpoint_of("llama"), LayerSpan(2, 6), dtype="f32")
     stages = [StageRef(NEXT, [], 0, 2), StageRef(ME, [], 2, 6)]
 
@@ -200,10 +226,9 @@ def test_a_payload_that_lies_does_not_wait_for_its_turn(checkpoint_of) -> None:
         header, payload = activations.to_wire(torch.ones(1, 64))
         service.on_frame(NEXT, Frame(Step(order().session, 0, header), payload))
         service.on_frame(NEXT, Frame(Step(order().session, 1, header), bytes(1 << 20)))
-        assert service.engine.sessions == 0
 
     posted = serving(tail, act).posted
-    assert isinstance(posted[-1][1], Fault)
+    assert posted[-1][1].peer == NEXT
 
 
 def test_the_loss_of_the_owner_frees_its_sessions(head: Stage) -> None:
@@ -218,17 +243,38 @@ def test_the_loss_of_the_owner_frees_its_sessions(head: Stage) -> None:
 
 
 def test_the_loss_of_a_neighbour_is_told_to_the_owner(head: Stage) -> None:
-    """The session ends here, with the neighbour named."""
+    """The session waits here, with the neighbour named."""
 
     def act(service: StageService, _outbox: Outbox) -> None:
         service.on_frame(OWNER, Frame(order()))
         service.on_lost(NEXT)
-        assert service.engine.sessions == 0
+        assert service.engine.sessions == 1
 
     fault = serving(head, act).posted[-1][1]
     assert isinstance(fault, Fault)
-    assert fault.code == "next_stage"
-    assert NEXT in fault.text
+    assert (fault.code, fault.peer) == ("next_stage", NEXT)
+
+
+def test_a_session_that_is_not_here_is_denied(head: Stage) -> None:
+    """An owner that believes a session to be here, as before a restart, hears that it isn't."""
+
+    def act(service: StageService, _outbox: Outbox) -> None:
+        service.on_frame(OWNER, Frame(Repair(bytes(16), 1, STAGES, 0, 3)))
+        service.on_frame(OWNER, Frame(Probe(bytes(16), 1)))
+
+    faults = [message for _, message in serving(head, act).posted]
+    assert [fault.code for fault in faults if isinstance(fault, Fault)] == ["unknown", "unknown"]
+
+
+def test_an_order_of_a_later_epoch_begins_the_session_anew(head: Stage) -> None:
+    """Its owner gave it up in between; what it held is freed first."""
+
+    def act(service: StageService, _outbox: Outbox) -> None:
+        service.on_frame(OWNER, Frame(order()))
+        service.on_frame(OWNER, Frame(order(epoch=1)))
+        assert service.engine.sessions == 1
+
+    assert [type(message) for _, message in serving(head, act).posted] == [Ack, Ack]
 
 
 def test_a_message_of_no_session_is_passed_over(head: Stage) -> None:
@@ -261,7 +307,7 @@ def test_a_silent_session_is_swept_away(head: Stage) -> None:
 
 
 def test_draining_admits_nobody_and_ends_the_rest(head: Stage) -> None:
-    """A leaving node refuses newcomers at once, and after the deadline tells the owners of those it has."""
+    """A leaving node offers its sessions to others, refuses newcomers, and after the deadline ends what is left."""
 
     async def act(service: StageService, _outbox: Outbox) -> None:
         service.on_frame(OWNER, Frame(order(1)))
@@ -273,7 +319,7 @@ def test_draining_admits_nobody_and_ends_the_rest(head: Stage) -> None:
 
     posted = serving(head, act, clock=trio.testing.MockClock(autojump_threshold=0)).posted
     faults = [message for _, message in posted if isinstance(message, Fault)]
-    assert [(fault.session[-1], fault.code) for fault in faults] == [(2, "busy"), (1, "next_stage")]
+    assert [(fault.session[-1], fault.code) for fault in faults] == [(1, "leaving"), (2, "busy"), (1, "deadline")]
 
 
 def test_draining_waits_for_the_last_session(head: Stage) -> None:
@@ -289,4 +335,4 @@ def test_draining_waits_for_the_last_session(head: Stage) -> None:
         assert trio.current_time() - began_s < 1000.0
 
     posted = serving(head, act, clock=trio.testing.MockClock(autojump_threshold=0)).posted
-    assert not any(isinstance(message, Fault) for _, message in posted)
+    assert [message.code for _, message in posted if isinstance(message, Fault)] == ["leaving"]

@@ -5,11 +5,37 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2pos.errors import PeerError, UnavailableError, UserError
-from p2pos.shard.owner import Emit, Fail, Finish, OwnerSession, Request
+from p2pos.errors import P2posError, PeerError, UnavailableError, UserError
+from p2pos.shard.owner import (
+    MAX_ATTEMPTS,
+    Blame,
+    Emit,
+    Fail,
+    Finish,
+    Note,
+    OwnerSession,
+    Phase,
+    Request,
+    Reroute,
+    next_life,
+)
 from p2pos.shard.session import CHUNK, Computed, Release, Run, Send, StageSession
 from p2pos.types import PeerId
-from p2pos.wire.messages import BLOCK_TOKENS, Ack, Close, Fault, Logprobs, Open, Sampling, Tokens
+from p2pos.wire.messages import (
+    BLOCK_TOKENS,
+    Ack,
+    Close,
+    Fault,
+    Logprobs,
+    Open,
+    Probe,
+    Progress,
+    Repair,
+    Replay,
+    Sampling,
+    StageRef,
+    Tokens,
+)
 from tests.shard.sessions import OWNER, SESSION, header, owner, stages
 
 
@@ -145,9 +171,7 @@ def test_a_stage_that_holds_what_nobody_asked_for_is_not_believed(position: int)
     """More positions than the prompt's whole blocks, or half a block, are a lie."""
     mine = owner(prompt=tuple(range(40)))
     mine.start()
-    *_, failed = mine.on_message(PeerId("stage-0"), Ack(SESSION, position), 1.0)
-    assert isinstance(failed, Fail)
-    assert isinstance(failed.error, PeerError)
+    assert isinstance(failure(mine, mine.on_message(PeerId("stage-0"), Ack(SESSION, position), 1.0)), PeerError)
 
 
 def test_the_prompt_leaves_when_all_stages_are_open() -> None:
@@ -168,61 +192,254 @@ def test_the_penalty_sends_the_prompt_to_the_tail_alone() -> None:
     assert penal == [[], [], [5, 6, 7, 8]]
 
 
+def failure(mine: OwnerSession, effects: Any) -> P2posError:
+    """What a session that has found someone at fault ends with, where nobody can take its place."""
+    (wanted,) = (effect for effect in effects if isinstance(effect, Reroute))
+    assert wanted.lost == mine.lost
+    *closed, failed = mine.on_no_route(UnavailableError("nobody serves it"), 1.0)
+    assert [type(effect.message) for effect in closed if isinstance(effect, Send)] == [Close] * len(mine.stages)
+    assert isinstance(failed, Fail)
+    assert mine.over
+    return failed.error
+
+
 @pytest.mark.parametrize(
     ("code", "kind"),
     [("busy", UnavailableError), ("next_stage", UnavailableError), ("internal", PeerError), ("wrong_model", PeerError)],
 )
-def test_a_fault_fails_the_session(code: Any, kind: type[Exception]) -> None:
-    """A stage's fault ends the session with the right blame, and the other stages are told."""
+def test_a_fault_at_the_beginning_fails_the_session(code: Any, kind: type[Exception]) -> None:
+    """Where no other can take its place, a stage's fault ends the session with the right blame."""
     mine = owner()
     mine.start()
-    effects = mine.on_message(PeerId("stage-1"), Fault(SESSION, code, "because"), 1.0)
-    assert [type(effect.message) for effect in effects if isinstance(effect, Send)] == [Close] * 3
-    (failed,) = (effect for effect in effects if isinstance(effect, Fail))
-    assert isinstance(failed.error, kind)
-    assert "because" in failed.error.message
+    error = failure(mine, mine.on_message(PeerId("stage-1"), Fault(SESSION, code, "because"), 1.0))
+    assert isinstance(error, kind)
+    assert "because" in error.message
 
 
-def test_a_token_out_of_order_fails_the_session() -> None:
-    """A tail that skips a position is not believed."""
+def test_a_busy_stage_is_not_to_blame() -> None:
+    """Whoever is busy is passed over once, and not avoided for long."""
+    mine = owner()
+    mine.start()
+    effects = mine.on_message(PeerId("stage-1"), Fault(SESSION, "busy", "full"), 1.0)
+    assert not any(isinstance(effect, Blame) for effect in effects)
+    effects = mine.on_message(PeerId("stage-0"), Fault(SESSION, "internal", "out of memory"), 1.0)
+    assert Blame(PeerId("stage-0")) in effects
+
+
+def test_what_two_stages_refuse_is_the_requests_fault() -> None:
+    """One stage that calls a request bad may be wrong, or lie; two of them end it."""
+    mine = owner()
+    mine.start()
+    effects = mine.on_message(PeerId("stage-2"), Fault(SESSION, "bad_request", "no such grammar"), 1.0)
+    assert Reroute(frozenset({PeerId("stage-2")})) in effects
+    mine.on_route([*stages(2), StageRef("another-2", [], 2, 3)], 1.0)
+    *_, failed = mine.on_message(PeerId("another-2"), Fault(SESSION, "bad_request", "no such grammar"), 1.0)
+    assert isinstance(failed, Fail)
+    assert "no such grammar" in failed.error.message
+
+
+def test_a_token_out_of_order_is_not_believed() -> None:
+    """A tail that skips a position is to blame."""
     mine = owner(1)
     mine.start()
     mine.on_message(PeerId("stage-0"), Ack(SESSION, 0), 1.0)
-    effects = mine.on_message(PeerId("stage-0"), Tokens(SESSION, 5, [1]), 1.0)
-    assert isinstance(effects[-1], Fail)
+    assert Blame(PeerId("stage-0")) in mine.on_message(PeerId("stage-0"), Tokens(SESSION, 5, [1]), 1.0)
 
 
-def test_a_tail_that_does_not_stop_fails_the_session() -> None:
-    """More tokens than were asked for are not shown."""
+def test_a_token_beyond_the_vocabulary_is_not_believed() -> None:
+    """It is never shown."""
+    mine = owner(1, vocabulary=100)
+    mine.on_message(PeerId("stage-0"), Ack(SESSION, 0), 1.0)
+    effects = mine.on_message(PeerId("stage-0"), Tokens(SESSION, 4, [100]), 1.0)
+    assert Blame(PeerId("stage-0")) in effects
+    assert not any(isinstance(effect, Emit) for effect in effects)
+
+
+def test_no_more_tokens_than_asked_for_are_shown() -> None:
+    """A tail that forgets to stop is stopped."""
     session = owner(1, max_tokens=2)
     tail = PeerId("stage-0")
     session.on_message(tail, Ack(SESSION, 0), 0.0)
-    for position in (4, 5):
-        assert session.on_message(tail, Tokens(SESSION, position, [9]), 0.0) == [Emit((9,))]
-    *_, failure = session.on_message(tail, Tokens(SESSION, 6, [9]), 0.0)
-    assert isinstance(failure, Fail)
-    assert isinstance(failure.error, PeerError)
+    assert session.on_message(tail, Tokens(SESSION, 4, [9]), 0.0) == [Emit((9,))]
+    *_, finish = session.on_message(tail, Tokens(SESSION, 5, [9]), 0.0)
+    assert finish == Finish("length")
+    assert session.on_message(tail, Tokens(SESSION, 6, [9]), 0.0) == []
 
 
-def test_a_lost_stage_fails_the_session() -> None:
+def test_a_lost_stage_is_named() -> None:
     """Losing a node of the route says which layers it held; losing another does nothing."""
     mine = owner()
     mine.start()
-    assert mine.on_lost(PeerId("someone-else")) == []
-    effects = mine.on_lost(PeerId("stage-1"))
-    assert isinstance(effects[-1], Fail)
-    assert "layers 1:2" in effects[-1].error.message
+    assert mine.on_lost(PeerId("someone-else"), 1.0) == []
+    assert "layers 1:2" in failure(mine, mine.on_lost(PeerId("stage-1"), 1.0)).message
 
 
-def test_silence_fails_the_session_at_its_deadline() -> None:
+def test_silence_at_the_beginning_is_noticed_at_the_deadline() -> None:
     """Stages that do not answer are named once the deadline has passed, not before."""
     mine = owner()
     mine.start()
     mine.on_message(PeerId("stage-0"), Ack(SESSION, 0), 1.0)
     assert mine.on_time(mine.deadline_s - 1) == []
+    assert failure(mine, mine.on_time(mine.deadline_s)).fields["peers"] == ["stage-1", "stage-2"]
+
+
+def running(count: int = 3, **changes: Any) -> OwnerSession:
+    """A session that has had its first token, at second 1."""
+    mine = owner(count, **changes)
+    mine.start()
+    for index in range(count):
+        mine.on_message(PeerId(f"stage-{index}"), Ack(SESSION, 0), 0.0)
+    mine.on_message(PeerId(f"stage-{count - 1}"), Tokens(SESSION, 4, [9]), 1.0)
+    return mine
+
+
+def sent(effects: Any, kind: type) -> list[tuple[str, Any]]:
+    """Who is sent what of this kind."""
+    return [(each.peer, each.message) for each in effects if isinstance(each, Send) and isinstance(each.message, kind)]
+
+
+def spare(index: int) -> StageRef:
+    return StageRef(f"spare-{index}", [], index, index + 1)
+
+
+def test_a_lost_stage_is_replaced_and_the_others_stay() -> None:
+    """Those that stay are asked how far they are, the new one is opened, and the one before it sends all again."""
+    mine = running()
+    mine.on_lost(PeerId("stage-1"), 2.0)
+    route = [stages(3)[0], spare(1), stages(3)[2]]
+    asked = sent(mine.on_route(route, 2.0), Repair)
+    assert [peer for peer, _ in asked] == ["stage-0", "stage-2"]
+    assert asked[0][1] == Repair(SESSION, 1, route, 0, 5)
+    assert mine.on_message(PeerId("stage-0"), Progress(SESSION, 1, 5, 5), 2.1) == []
+    ((peer, order),) = sent(mine.on_message(PeerId("stage-2"), Progress(SESSION, 1, 4, 4), 2.1), Open)
+    assert (peer, order.index, order.resume, order.forward_from, order.epoch) == ("spare-1", 1, 5, 4, 1)
+    effects = mine.on_message(PeerId("spare-1"), Ack(SESSION, 0, 1), 2.2)
+    assert sent(effects, Replay) == [("stage-0", Replay(SESSION, 1, 0))]
+    assert mine.phase is Phase.RUNNING
+    note, _, emitted = mine.on_message(PeerId("stage-2"), Tokens(SESSION, 5, [8]), 2.5)
+    assert isinstance(note, Note)
+    assert (note.event, note.fields["pause_ms"]) == ("resumed", 1500)
+    assert emitted == Emit((8,))
+
+
+def test_a_new_tail_is_told_the_text() -> None:
+    """It samples after the last token that the owner has, and counts those before."""
+    mine = running()
+    mine.on_lost(PeerId("stage-2"), 2.0)
+    mine.on_route([*stages(2), spare(2)], 2.0)
+    mine.on_message(PeerId("stage-0"), Progress(SESSION, 1, 5, 5), 2.0)
+    ((_, order),) = sent(mine.on_message(PeerId("stage-1"), Progress(SESSION, 1, 5, 5), 2.0), Open)
+    assert (order.given, order.resume) == ([9], 5)
+
+
+def test_what_the_lost_tail_told_the_head_alone_is_the_text() -> None:
+    """The head computed on with it, so it is taken over, and shown."""
+    mine = running()
+    mine.on_lost(PeerId("stage-2"), 2.0)
+    mine.on_route([*stages(2), spare(2)], 2.0)
+    mine.on_message(PeerId("stage-1"), Progress(SESSION, 1, 6, 6), 2.0)
+    effects = mine.on_message(PeerId("stage-0"), Progress(SESSION, 1, 6, 6, 0, [7]), 2.0)
+    assert Emit((7,)) in effects
+    ((_, order),) = sent(effects, Open)
+    assert (order.given, order.resume) == ([9, 7], 6)
+
+
+def test_a_new_head_is_given_all_tokens_by_the_owner() -> None:
+    """Nobody else has them; the next stage has what it had."""
+    mine = running()
+    mine.on_lost(PeerId("stage-0"), 2.0)
+    mine.on_route([spare(0), *stages(3)[1:]], 2.0)
+    mine.on_message(PeerId("stage-1"), Progress(SESSION, 1, 4, 4), 2.0)
+    ((_, order),) = sent(mine.on_message(PeerId("stage-2"), Progress(SESSION, 1, 4, 4), 2.0), Open)
+    assert order.forward_from == 4
+    effects = mine.on_message(PeerId("spare-0"), Ack(SESSION, 0, 1), 2.0)
+    assert sent(effects, Tokens) == [("spare-0", Tokens(SESSION, 0, [5, 6, 7, 8, 9]))]
+
+
+def test_where_nothing_was_kept_all_begin_anew_from_the_tokens() -> None:
+    """Under a new name, so that nothing which is under way can be taken for the new beginning's."""
+    mine = running()
+    mine.on_lost(PeerId("stage-1"), 2.0)
+    mine.on_route([stages(3)[0], spare(1), stages(3)[2]], 2.0)
+    mine.on_message(PeerId("stage-0"), Progress(SESSION, 1, 5, 5, 5), 2.0)
+    mine.on_message(PeerId("stage-2"), Progress(SESSION, 1, 4, 4), 2.0)
+    effects = mine.on_message(PeerId("spare-1"), Ack(SESSION, 0, 1), 2.0)
+    opened = sent(effects, Open)
+    assert [peer for peer, _ in opened] == ["stage-0", "spare-1", "stage-2"]
+    assert {order.session for _, order in opened} == {next_life(SESSION)} == {mine.session}
+    assert [order.given for _, order in opened] == [[], [], [9]]
+    assert mine.on_message(PeerId("stage-2"), Tokens(SESSION, 5, [1]), 2.0) == []
+
+
+def test_a_stage_that_is_silent_is_asked_and_then_replaced() -> None:
+    """When the next token is late all stages are asked how far they are; who doesn't answer is gone."""
+    mine = running()
+    late_s = mine.deadline_s
+    asked = sent(mine.on_time(late_s), Probe)
+    assert [peer for peer, _ in asked] == ["stage-0", "stage-1", "stage-2"]
+    for peer in ("stage-0", "stage-2"):
+        assert mine.on_message(PeerId(peer), Progress(SESSION, 1, 5, 5), late_s + 0.1) == []
     effects = mine.on_time(mine.deadline_s)
-    assert isinstance(effects[-1], Fail)
-    assert effects[-1].error.fields["peers"] == ["stage-1", "stage-2"]
+    assert Reroute(frozenset({PeerId("stage-1")})) in effects
+    assert Blame(PeerId("stage-1")) in effects
+
+
+def test_stages_that_work_for_long_are_left_alone() -> None:
+    """As long as all answer, and something moves, a token may take its time."""
+    mine = running()
+    for number in range(1, 200):
+        late_s = mine.deadline_s
+        assert len(sent(mine.on_time(late_s), Probe)) == 3
+        for index in range(3):
+            mine.on_message(PeerId(f"stage-{index}"), Progress(SESSION, number, 5, number), late_s + 0.1)
+    assert mine.phase is Phase.RUNNING
+    assert mine.deadline_s > 150
+
+
+def test_without_anyone_to_take_its_place_a_text_waits_and_then_fails() -> None:
+    """For as long as its patience, looking again and again; the error says whom it lost and how long it waited."""
+    mine = running(patience_s=5.0)
+    mine.on_lost(PeerId("stage-1"), 2.0)
+    now_s, looks = 2.0, 0
+    while not (effects := mine.on_no_route(UnavailableError("nobody serves layer 1"), now_s)):
+        now_s = mine.deadline_s
+        looks += 1
+        assert mine.on_time(now_s) == [Reroute(frozenset({PeerId("stage-1")}))]
+    assert looks == 10
+    failed = effects[-1]
+    assert isinstance(failed, Fail)
+    assert "layers 1:2, and in 5 s nobody took its place" in failed.error.message
+
+
+def test_a_node_that_leaves_is_replaced_while_it_works() -> None:
+    """Nothing waits for the new route, and where there is none it serves on."""
+    mine = running()
+    effects = mine.on_message(PeerId("stage-1"), Fault(SESSION, "leaving", "bye"), 2.0)
+    assert Reroute(frozenset({PeerId("stage-1")})) in effects
+    assert mine.on_message(PeerId("stage-2"), Tokens(SESSION, 5, [8]), 2.1) == [Emit((8,))]
+    assert mine.on_no_route(UnavailableError("nobody"), 2.2) == []
+    assert mine.on_message(PeerId("stage-2"), Tokens(SESSION, 6, [8]), 2.3) == [Emit((8,))]
+
+
+def test_a_neighbours_word_names_who_is_replaced() -> None:
+    """A stage that lost the next one, or was sent nonsense, stays; the one that it names goes."""
+    for code in ("next_stage", "bad_peer"):
+        mine = running()
+        effects = mine.on_message(PeerId("stage-2"), Fault(SESSION, code, "because", "stage-1"), 2.0)  # type: ignore[arg-type]  # one of the literals
+        assert Reroute(frozenset({PeerId("stage-1")})) in effects
+        late = Fault(SESSION, "next_stage", "because", "stage-1")
+        assert mine.on_message(PeerId("stage-0"), late, 2.0) == []
+
+
+def test_repairs_without_a_token_end() -> None:
+    """A swarm in which everyone fails is given up."""
+    mine = running(patience_s=1e9)
+    for number in range(100):
+        effects = mine.on_lost(PeerId(mine.stages[1].peer), 2.0)
+        if any(isinstance(effect, Fail) for effect in effects):
+            break
+        mine.on_route([stages(3)[0], StageRef(f"another-{number}", [], 1, 2), stages(3)[2]], 2.0)
+    assert number == MAX_ATTEMPTS
 
 
 def test_stopping_closes_every_stage_once() -> None:

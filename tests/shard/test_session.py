@@ -114,10 +114,10 @@ def test_an_ack_of_what_was_not_sent_is_refused() -> None:
 def test_a_neighbour_that_ignores_the_window_is_refused() -> None:
     """More chunks than may wait are the sender's fault."""
     middle = stage(1, prompt_length=1000)
-    for position in range(machine.MAX_QUEUED + 1):  # one runs, the others wait
-        middle.on_message(PeerId("stage-0"), Step(SESSION, position, HIDDEN), b"", 0.0)
+    for number in range(machine.MAX_QUEUED + 1):  # one runs, the others wait
+        middle.on_message(PeerId("stage-0"), Step(SESSION, 64 * number, header(64)), b"", 0.0)
     with pytest.raises(PeerError, match="unacknowledged"):
-        middle.on_message(PeerId("stage-0"), Step(SESSION, machine.MAX_QUEUED + 1, HIDDEN), b"", 0.0)
+        middle.on_message(PeerId("stage-0"), Step(SESSION, 64 * (machine.MAX_QUEUED + 1), HIDDEN), b"", 0.0)
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ messages = st.one_of(
         ),
         keys,
     ),
-    st.builds(Ack, sessions, positions),
+    st.builds(Ack, sessions, positions, sizes),
     st.builds(Close, sessions, text),
     st.builds(Fault, sessions, st.sampled_from(["busy", "internal", "bad_peer"]), text, text),
     st.builds(
@@ -219,7 +219,7 @@ BAD = {
     "no tag": PACK([SESSION, 1]),
     "a map": PACK({"type": "Ack"}),
     "empty": b"",
-    "one field more": PACK(["Ack", SESSION, 1, 2]),
+    "one field more": PACK(["Ack", SESSION, 1, 2, 3]),
     "one field less": PACK(["Ack", SESSION]),
     "short session": PACK(["Ack", SESSION[:15], 1]),
     "session as text": PACK(["Ack", "0123456789abcdef", 1]),
