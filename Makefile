@@ -37,6 +37,7 @@ soak: setup
 
 docs: setup
 	$(BIN)/python scripts/make_docs.py
+	$(BIN)/python scripts/make_dashboard.py
 
 clean:
 	rm -rf $(VENV) contracts/node_modules contracts/out contracts/cache .mypy_cache .pytest_cache .ruff_cache

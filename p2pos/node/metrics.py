@@ -5,15 +5,16 @@ here or made by this program (routes, statuses); no peer, person or text ever be
 node at any moment (sessions, cache, memory) is in `gauges`, which asks for it at each scrape.
 """
 
-from collections.abc import Iterable
-from typing import Generic, Literal, TypeAlias, TypeVar, get_args
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 
 from p2pos.shard.scheduler import Stepped
 
-Cause: TypeAlias = Literal["lost", "hung", "fault", "leaving"]
-"""Why a route had to be repaired: the connection broke, nothing came in time, the stage said so, or it goes."""
+Cause: TypeAlias = Literal["lost", "hung", "stuck", "fault", "nonsense", "busy", "leaving"]
+"""Why a route had to be repaired: a connection broke, a stage was silent, answered and computed nothing, said that it
+can't, said what can't be, had no room, or goes."""
 Refusal: TypeAlias = Literal["malformed", "forged", "replayed", "expired", "future", "impossible", "full"]
 """Why an announcement was not believed."""
 LookUp: TypeAlias = Literal["found", "absent", "failed"]
@@ -149,6 +150,19 @@ class Metrics:
     def ended(self, how: str) -> None:
         """It is over; how is one of `End`."""
         self._ends[how].inc()
+
+    def noted(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Something happened to a session's route, as its owner notes it for the log; see `shard.owner`."""
+        cause = fields.get("cause", "")
+        match event:
+            case "resumed":
+                self.repaired(cause, fields["pause_ms"] / 1e3)
+            case "beginning anew":
+                self.restarted(cause)
+            case "gave up":
+                self.gave_up(cause)
+            case _:
+                pass
 
     def repaired(self, cause: Cause, pause_s: float) -> None:
         """A session goes on over another route, after a pause of so many seconds."""

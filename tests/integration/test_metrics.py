@@ -1,15 +1,18 @@
 """What `/metrics` says of real nodes that have just written texts, read as Prometheus reads it."""
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from p2pos.wire.messages import BLOCK_TOKENS
+from scripts import make_dashboard
 from tests import checkpoints
 from tests.swarms import Node, swarm
 
@@ -19,18 +22,27 @@ GREEDY = {"temperature": 0, "logit_bias": {"1": -100}}
 """The model's end token is ruled out, so that every text has all its tokens."""
 
 Scrape = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",), "gauge": ("",)}
+NOT_SHOWN = {"process_start_time_seconds", "process_max_fds", "process_virtual_memory_bytes"}
+NOT_SHOWN |= {"process_resident_memory_bytes"}  # p2pos_resident_memory_bytes is the same on every system
+"""What comes with the client's library and tells a person nothing more."""
+
+
+def families(node: Node) -> list[Metric]:
+    """What Prometheus would read."""
+    with urllib.request.urlopen(f"{node.ready['api']}/metrics", timeout=10) as answer:
+        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        text = answer.read().decode()
+    found = list(text_string_to_metric_families(text))
+    assert all(family.documentation for family in found)
+    return found
 
 
 def scrape(node: Node) -> Scrape:
     """Every sample, by its name and labels."""
-    with urllib.request.urlopen(f"{node.ready['api']}/metrics", timeout=10) as answer:
-        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-        text = answer.read().decode()
-    families = list(text_string_to_metric_families(text))
-    assert all(family.documentation for family in families)
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in families
+        for family in families(node)
         for sample in family.samples
     }
 
@@ -55,8 +67,8 @@ def ask(node: Node, **changes: Any) -> int:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Scrape, Scrape]]:
-    """What head and tail say after some texts and one refusal, all asked of the head."""
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
+    """Head and tail, after some texts and one refusal, all asked of the head."""
     model = checkpoints.save_chat(tmp_path_factory.mktemp("models") / "m")
     with swarm(tmp_path_factory.mktemp("swarm"), model, ("0:2", "2:6"), "--dtype", "f32") as (head, tail):
         assert any(head.status()["known_nodes"] == 2 for _ in range(500))
@@ -65,7 +77,14 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Scrape, S
         with urllib.request.urlopen(f"{head.ready['api']}/v1/models/m") as answer:
             answer.read()
         assert all(any(each.status()["sessions"] == 0 for _ in range(500)) for each in (head, tail))
-        yield scrape(head), scrape(tail)
+        yield [head, tail]
+
+
+@pytest.fixture(scope="module")
+def loaded(pair: list[Node]) -> tuple[Scrape, Scrape]:
+    """What head and tail say then."""
+    head, tail = pair
+    return scrape(head), scrape(tail)
 
 
 def test_tokens_counted_are_tokens_generated(loaded) -> None:
@@ -140,3 +159,30 @@ def test_labels_are_few_and_say_nothing_of_people(loaded) -> None:
         assert {name for _, labels in samples for name, _ in labels} <= names
         assert len(samples) < 500
         assert not any("nobody-has-it" in text for _, labels in samples for _, text in labels)
+
+
+def test_the_dashboard_asks_for_what_is_there(pair: list[Node]) -> None:
+    """What panels ask for is in the node's answer, with the labels that it is grouped by; and all of it is shown."""
+    found = families(pair[0])
+    offered = {family.name + suffix: family for family in found for suffix in SUFFIXES[family.type]}
+    shown = set()
+    for panel in make_dashboard.dashboard()["panels"]:
+        for target in panel.get("targets", ()):
+            names = re.findall(r"\b((?:p2pos|process)_\w+)[{]", target["expr"])
+            assert names
+            assert set(names) <= set(offered), target["expr"]
+            shown |= {offered[name].name for name in names}
+            labels = {label for names_ in re.findall(r"by \(([^)]*)\)", target["expr"]) for label in names_.split(", ")}
+            for name in names:
+                known = {label for sample in offered[name].samples for label in sample.labels} | {"instance", "le"}
+                assert labels <= known, target["expr"]
+    assert {family.name for family in found} - shown <= NOT_SHOWN
+
+
+def test_the_manual_names_every_metric(pair: list[Node]) -> None:
+    """docs/monitoring.md has each of ours, under the name that Prometheus stores, and none that isn't there."""
+    kinds = {"counter": "_total", "info": "_info"}
+    offered = {family.name + kinds.get(family.type, "") for family in families(pair[0])}
+    page = (make_dashboard.PAGE.parent.parent / "monitoring.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(p2pos_\w+)`", page))
+    assert named == {name for name in offered if name.startswith("p2pos_")}

@@ -35,6 +35,24 @@ def test_a_repair_is_counted_by_cause_with_its_pause() -> None:
     assert found["p2pos_route_failures_total", ("leaving",)] == 1
 
 
+def test_what_an_owner_notes_is_counted() -> None:
+    """Its words for the log are enough: a resumption with its pause, a new beginning, a text given up; nothing else."""
+    metrics = Metrics()
+    metrics.noted("lost", {"cause": "hung"})
+    metrics.noted("beginning anew", {"cause": "hung"})
+    metrics.noted("resumed", {"cause": "hung", "pause_ms": 250})
+    metrics.noted("gave up", {"cause": "lost"})
+    found = {key: value for key, value in samples(metrics).items() if value and key[0].startswith("p2pos_route")}
+    assert found["p2pos_route_repair_pause_seconds_sum", ("hung",)] == 0.25
+    assert found["p2pos_route_restarts_total", ("hung",)] == 1
+    assert found["p2pos_route_failures_total", ("lost",)] == 1
+    assert {name for name, _ in found} == {
+        *(f"p2pos_route_repair_pause_seconds_{part}" for part in ("sum", "count", "bucket")),
+        "p2pos_route_restarts_total",
+        "p2pos_route_failures_total",
+    }
+
+
 def test_a_value_that_is_none_of_a_labels_makes_one_series() -> None:
     """Whatever a mistake passes in, no more than one child comes of it."""
     metrics = Metrics()
