@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import get_args
 
 import click
@@ -14,9 +15,10 @@ from p2pos.errors import UserError
 from p2pos.models import DEFAULT
 from p2pos.node import daemon
 from p2pos.node.guard import read_token
-from p2pos.node.node_config import NodeConfig, Ready
+from p2pos.node.node_config import EngineConfig, NodeConfig, Ready
 from p2pos.shard import hub
 from p2pos.shard.checkpoint import Checkpoint
+from p2pos.shard.session import MAX_SESSIONS
 from p2pos.types import LayerSpan
 from p2pos.wire.messages import Quantization
 
@@ -63,6 +65,24 @@ def node() -> None:
     metavar="MIB",
     help="MiB that they may take. 0: a quarter of the memory that is free.",
 )
+@click.option(
+    "--engine-url",
+    metavar="URL",
+    help="Write by an engine that others run (vLLM, SGLang, llama-server, transformers serve): all layers of --model.",
+)
+@click.option("--engine-model", default="", metavar="NAME", help="The model's name at the engine, where it lists more.")
+@click.option(
+    "--engine-key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file (mode 0600) with the key that the engine wants.",
+)
+@click.option(
+    "--engine-sessions",
+    type=click.IntRange(0, MAX_SESSIONS),
+    default=0,
+    show_default=True,
+    help="Texts that the engine is to write at a time. 0: as suits it.",
+)
 @click.option("--leash", "leashed", is_flag=True, help="Leave when standard input ends.")
 def run(
     settings: Settings,
@@ -75,6 +95,10 @@ def run(
     threads: int,
     cache_tokens: int,
     cache_memory: int,
+    engine_url: str | None,
+    engine_model: str,
+    engine_key_file: Path | None,
+    engine_sessions: int,
     leashed: bool,
 ) -> None:
     """Serve a span of a model's layers until told to stop.
@@ -100,6 +124,7 @@ def run(
         api_token="" if settings.api_token_file is None else read_token(settings.api_token_file),
         cache_bytes=cache_memory << 20,
         leashed=leashed,
+        engine=_engine(engine_url, engine_model, engine_key_file, engine_sessions),
     )
 
     async def main() -> None:
@@ -111,6 +136,15 @@ def run(
                 sys.stdout.flush()
 
     trio.run(main)
+
+
+def _engine(url: str | None, model: str, key_file: Path | None, sessions: int) -> EngineConfig | None:
+    if url is None:
+        if model or key_file is not None or sessions:
+            raise UserError("--engine-… says something of an engine that isn't named", hint="give --engine-url")
+        return None
+    key = "" if key_file is None else read_token(key_file, option="--engine-key-file", least=1)
+    return EngineConfig(url, model, key, sessions)
 
 
 def _host_port(text: str) -> tuple[str, int]:

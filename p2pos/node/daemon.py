@@ -15,6 +15,7 @@ from p2pos.node import gateway, loading
 from p2pos.node.client import ModelFiles, fetch_model_files, read_model_files
 from p2pos.node.content_service import MAX_REQUEST, ContentService
 from p2pos.node.discovery import Discovery
+from p2pos.node.engine_seat import EngineSeat, check_whole
 from p2pos.node.gauges import Status, Views
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity
@@ -62,6 +63,8 @@ async def run(config: NodeConfig, progress: Progress, *, task_status: TaskStatus
     checkpoint.check_tokenizer(ids)
     checkpoint.defaults(ids)
     needed(checkpoint, config.layers)
+    if config.engine is not None:
+        check_whole(config, architecture.layer_count(shape))
     check_kernels(config.quantize, config.device)
     in_use = UserError(f"a node already runs in {config.home}", hint="give each its own --home")
     with lock.held(config.home, in_use):
@@ -85,6 +88,8 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
 def _choose(discovery: Discovery, source: Source) -> LayerSpan:
     """For `--layers auto`: the first layers that nobody serves who computes as this node does, else all."""
     config, whole = source.config, LayerSpan(0, source.layers)
+    if config.engine is not None:
+        return whole
     announced = [
         each
         for each in discovery.known()
@@ -112,7 +117,11 @@ class _Node:
         )
         self._switchboard = Switchboard(host.peer, self._links, Routes(discovery.known))
         self._api = Api(self._switchboard.owner, Catalogue(discovery.known, self._fetch_files), self._metrics)
-        self._seat = Seat(host.peer, source, self._switchboard, self._announce)
+        self._seat: Seat | EngineSeat = (
+            Seat(host.peer, source, self._switchboard, self._announce)
+            if self._config.engine is None
+            else EngineSeat(host.peer, source, self._config.engine, self._switchboard, self._announce)
+        )
         self._content = ContentService(source.blocks(), metrics=self._metrics)
 
     async def serve(self, nursery: trio.Nursery, task_status: TaskStatus[Ready]) -> None:
@@ -218,6 +227,8 @@ class _Node:
             free_tokens=status["free_tokens"],
             waiting=status["waiting"],
             draining=self._seat.draining,
+            engine=self._config.engine is not None,
+            layer_tokens_per_s=status.get("layer_tokens_per_s", 0.0),
         )
 
     def _receive(self, peer: PeerId, frame: Frame) -> None:

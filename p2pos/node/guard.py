@@ -17,8 +17,15 @@ MIN_TOKEN = 16
 """Characters: 64 bits even in hexadecimal."""
 
 
-def read_token(path: Path) -> str:
-    """The bearer token in a file: its first line. Raises UserError where others can read it, or it's none."""
+def read_token(path: Path, *, option: str = "--api-token-file", least: int = MIN_TOKEN) -> str:
+    """The bearer token in a file: its first line. Raises UserError where others can read it, or it's none.
+
+    Args:
+        path: of the file.
+        option: that names it.
+        least: characters; fewer than usual are for others to judge.
+
+    """
     try:
         mode = path.stat().st_mode
         if mode & 0o077:
@@ -26,11 +33,11 @@ def read_token(path: Path) -> str:
         with path.open("rb") as file:
             line = file.read(MAX_TOKEN + 1).split(b"\n", 1)[0].strip()
     except OSError as exc:
-        raise UserError(f"{path} can't be read: {exc.strerror}", hint="give --api-token-file a file") from exc
+        raise UserError(f"{path} can't be read: {exc.strerror}", hint=f"give {option} a file") from exc
     token = line.decode("ascii", "replace")
-    if not MIN_TOKEN <= len(token) <= MAX_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+    if not least <= len(token) <= MAX_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise UserError(
-            f"{path} holds no token: {MIN_TOKEN} printable characters or more are needed",
+            f"{path} holds no token: {least} printable characters or more are needed",
             hint=f"for example: openssl rand -hex 32 > {path}",
         )
     return token

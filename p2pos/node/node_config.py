@@ -9,6 +9,20 @@ from p2pos.wire.messages import Quantization
 
 
 @dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """An engine that others run, which is to write in this node's place."""
+
+    url: str
+    """Where it speaks OpenAI's protocol."""
+    model: str
+    """The name by which it serves the model; "" goes by what it lists."""
+    key: str
+    """What it wants as a bearer token; "" for none."""
+    sessions: int
+    """Texts that it is to write at a time; 0 as suits it."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """What `p2pos node run` was asked to do."""
 
@@ -37,6 +51,8 @@ class NodeConfig:
     """Bytes that they may take; 0 is a quarter of the memory that is free when the span is loaded."""
     leashed: bool
     """Leave when standard input ends."""
+    engine: EngineConfig | None = None
+    """None where the node computes itself."""
 
 
 @dataclass(frozen=True, slots=True)
