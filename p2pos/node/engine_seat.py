@@ -38,6 +38,7 @@ class _Whole:
     """All layers of a model."""
 
     layers: int
+    vocabulary: int
 
     @property
     def span(self) -> LayerSpan:
@@ -78,7 +79,8 @@ class EngineSeat:
         self._config = config
         self._switchboard = switchboard
         self._announce = announce
-        self._whole = _Whole(source.layers)
+        vocabulary = architecture.vocabulary(architecture.read_config(source.config.model))
+        self._whole = _Whole(source.layers, vocabulary)
         self._nursery: trio.Nursery | None = None
         self._client: EngineClient | None = None
         self._service: SessionService | None = None
