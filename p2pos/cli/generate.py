@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,21 @@ import trio
 
 from p2pos.cli.options import json_option, print_json, with_settings
 from p2pos.config import Settings
-from p2pos.errors import UserError
+from p2pos.errors import P2posError, PeerError, UnavailableError, UserError
 from p2pos.node import client, visitor
 from p2pos.node.client import Generation, ModelFiles
 from p2pos.shard import hub, manifest
 from p2pos.shard.checkpoint import Checkpoint, is_directory
-from p2pos.shard.owner import Request
-from p2pos.shard.routing import route
+from p2pos.shard.owner import PATIENCE_S, Request
 from p2pos.shard.text import TextStream, guarded
-from p2pos.types import PeerId
+from p2pos.types import ModelId, PeerId
 from p2pos.wire.messages import Sampling, StageRef
 
 INTERRUPTED = 130
+MAX_SOURCES = 8
+"""Nodes that are asked for a model's config and tokenizer, one after another."""
+CONNECT_S = 5.0
+"""Seconds for a connection to one of them."""
 MAX_ID_DIGITS = 10
 """Of the largest token id on the wire, 2³¹ - 1; Python itself refuses integers of thousands."""
 
@@ -39,6 +43,8 @@ class Wish:
     ids: bool
     quiet: bool
     """Print nothing as it comes."""
+    patience_s: float
+    """Seconds to wait for somebody to take a lost node's place."""
 
 
 @click.command()
@@ -51,6 +57,14 @@ class Wish:
 @click.option("--repetition-penalty", type=click.FloatRange(0.01, 100.0), help="Default: as the model says.")
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True)
 @click.option("--stop", "stops", multiple=True, help="End before this text; may be given several times.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(0.0, 86_400.0),
+    default=PATIENCE_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for somebody to take the place of a node that was lost.",
+)
 @click.option("--ids", is_flag=True, help="PROMPT is token ids, and token ids are printed.")
 @json_option
 def generate(
@@ -63,6 +77,7 @@ def generate(
     repetition_penalty: float | None,
     seed: int,
     stops: tuple[str, ...],
+    patience: float,
     ids: bool,
     as_json: bool,
 ) -> int:
@@ -82,7 +97,7 @@ def generate(
         "seed": seed,
     }
     chosen = {name: value for name, value in flags.items() if value is not None}
-    wish = Wish(prompt, max_tokens, chosen, stops, ids, quiet=as_json)
+    wish = Wish(prompt, max_tokens, chosen, stops, ids, quiet=as_json, patience_s=patience)
     return trio.run(_main, settings, wish)
 
 
@@ -111,16 +126,30 @@ async def _generate(swarm: visitor.Visitor, settings: Settings, wish: Wish) -> d
     # naming a model reads all of it; the connections, and Ctrl-C, don't wait for that
     wanted = await trio.to_thread.run_sync(_model_id, settings, abandon_on_cancel=True)  # type: ignore[call-arg]  # trio-typing knows an older trio
     model = swarm.choose_model(wanted)
-    stages = route(swarm.announcements, model)
-    await swarm.host.connect(PeerId(stages[0].peer), stages[0].addresses)
-    files = await client.fetch_model_files(swarm.host, PeerId(stages[0].peer), model)
+    files = await _files(swarm, model)
+    stages = swarm.client.routes.choose(model)
     prompt = _prompt_ids(files, wish)
     max_tokens = client.prepare(files, prompt, wish.max_tokens)
-    request = Request(tuple(prompt), max_tokens, files.eos, _sampling(files, wish))
+    request = Request(tuple(prompt), max_tokens, files.eos, _sampling(files, wish), files.vocabulary, wish.patience_s)
     began_s = trio.current_time()
     async with swarm.client.generate(model, stages, request) as generation:
         answer = await _stream(generation, files, wish, began_s)
-    return {"prompt_ids": prompt, **answer, "route": _route(stages)}
+    return {"prompt_ids": prompt, **answer, "route": _route(generation.stages)}
+
+
+async def _files(swarm: visitor.Visitor, model: ModelId) -> ModelFiles:
+    """The model's config and tokenizer, from any of its nodes. Raises what the last of them failed with."""
+    route = [(each.peer, each.addresses) for each in swarm.client.routes.choose(model)]  # those are the nearest
+    serving = [(each.peer, each.addresses) for each in swarm.announcements if each.model == model]
+    failed: P2posError = UnavailableError(f"nobody serves the model {model}")
+    for peer, addresses in [*route, *serving][:MAX_SOURCES]:
+        try:
+            await swarm.host.connect(PeerId(peer), addresses, deadline_s=CONNECT_S)
+            return await client.fetch_model_files(swarm.host, PeerId(peer), model)
+        except (UnavailableError, PeerError) as exc:
+            swarm.client.routes.failed(PeerId(peer))
+            failed = exc
+    raise failed
 
 
 async def _stream(generation: Generation, files: ModelFiles, wish: Wish, began_s: float) -> dict[str, Any]:
@@ -200,5 +229,5 @@ def _prompt_ids(files: ModelFiles, wish: Wish) -> list[int]:
     return guarded(lambda: list(tokenizer.encode(wish.prompt).ids))
 
 
-def _route(stages: list[StageRef]) -> list[dict[str, str]]:
+def _route(stages: Sequence[StageRef]) -> list[dict[str, str]]:
     return [{"peer": stage.peer, "layers": f"{stage.start}:{stage.end}"} for stage in stages]

@@ -267,7 +267,7 @@ class Generation:
                     self._client.routes.failed(peer)
                 case Note(event, fields):
                     _log.info(event, **fields)
-                    self._client.on_note(effect)
+                    self._client.on_note(event, fields)
                 case Emit() | Finish() | Fail():
                     self._send.send_nowait(effect)
 
@@ -288,7 +288,7 @@ class Client:
         self._me = me
         self.outbox = outbox
         self.routes = routes or Routes()
-        self.on_note: Callable[[Note], None] = lambda _: None
+        self.on_note: Callable[[str, dict[str, Any]], None] = lambda _event, _fields: None
         self._open: dict[bytes, Generation] = {}
 
     def generate(self, model: ModelId, stages: Sequence[StageRef], request: Request) -> Generation:

@@ -115,8 +115,10 @@ class _Node:
         self._links = Links(
             host, STAGE_PROTOCOL, receive=self._receive, on_lost=self._on_lost, queue_frames=MAX_WAITING
         )
-        self._switchboard = Switchboard(host.peer, self._links, Routes(discovery.known))
-        self._api = Api(self._switchboard.owner, Catalogue(discovery.known, self._fetch_files), self._metrics)
+        routes = Routes(discovery.known)
+        self._switchboard = Switchboard(host.peer, self._links, routes)
+        self._switchboard.owner.on_note = self._metrics.noted
+        self._api = Api(self._switchboard.owner, Catalogue(discovery.known, self._fetch_files, routes), self._metrics)
         self._seat: Seat | EngineSeat = (
             Seat(host.peer, source, self._switchboard, self._announce)
             if self._config.engine is None

@@ -272,7 +272,7 @@ class OwnerSession:
                 self._deadline_s = now_s + RETRY_S
                 return [Reroute(self.lost)]
             case _:
-                return self._broken(self._waiting, "silent", self._no_answer(self._waiting), now_s)
+                return self._broken(self._waiting, "hung", self._no_answer(self._waiting), now_s)
 
     def on_route(self, stages: Sequence[StageRef], now_s: float) -> list[OwnerEffect]:
         """Here is the route that was asked for."""
@@ -303,11 +303,12 @@ class OwnerSession:
         if self.phase is not Phase.ROUTING:
             return []
         first = self._error or error
-        if not self._prompted:
-            return self._fail(first)
+        if not self._prompted or self._refused & self._lost:
+            return self._fail(first)  # waiting would change nothing
         if self._trouble_s is not None and now_s - self._trouble_s >= self._request.patience_s:
             waited = f"{first.message}, and in {self._request.patience_s:g} s nobody took its place"
-            return self._fail(UnavailableError(waited, hint="see `p2pos swarm status`", why=error.message))
+            busy = bool(first.fields.get("busy"))
+            return self._fail(UnavailableError(waited, hint="see `p2pos swarm status`", why=error.message, busy=busy))
         self._deadline_s = now_s + RETRY_S
         return []
 
@@ -380,6 +381,7 @@ class OwnerSession:
                 self._refused.add(sender)
                 if len(self._refused) > 1:  # it is the request, then
                     return self._fail(_blame(sender, fault))
+                return self._broken({sender}, "fault", _blame(sender, fault), now_s)
             case _:
                 pass
         return self._broken({sender}, "fault", _blame(sender, fault), now_s)
@@ -487,7 +489,7 @@ class OwnerSession:
             effects += self._close("it begins anew")
             # under another name: what is under way of the old one would be taken for the new one's
             self.session = next_life(self.session)
-            effects.append(self._note("beginning anew", position=self.known))
+            effects.append(self._note("beginning anew", position=self.known, cause=self._cause))
         self._progress.clear()
         self._new = set(self.peers)
         return effects + self._open_new(now_s)
@@ -573,7 +575,7 @@ class OwnerSession:
     def _fail(self, error: P2posError) -> list[OwnerEffect]:
         effects: list[OwnerEffect] = []
         if self._prompted and self._trouble_s is not None:
-            effects.append(self._note("gave up", why=error.message))
+            effects.append(self._note("gave up", why=error.message, cause=self._cause))
         self.phase = Phase.FAILED
         return [*effects, *self._close(error.message), Fail(error)]
 

@@ -10,6 +10,7 @@ from p2pos.errors import P2posError, UnavailableError
 from p2pos.node.client import ModelFiles
 from p2pos.node.openai.errors import ApiError
 from p2pos.node.openai.texts import Spelling
+from p2pos.node.routes import Routes
 from p2pos.shard.routing import route
 from p2pos.types import ModelId
 from p2pos.wire.messages import Announcement, StageRef
@@ -47,11 +48,15 @@ class Catalogue:
     Args:
         known: the announcements that this node believes, its own included.
         fetch: gets a model's files from one node.
+        routes: finds routes among them.
 
     """
 
-    def __init__(self, known: Callable[[], Sequence[Announcement]], fetch: FetchFiles) -> None:
+    def __init__(
+        self, known: Callable[[], Sequence[Announcement]], fetch: FetchFiles, routes: Routes | None = None
+    ) -> None:
         self._announced = known
+        self._routes = routes or Routes(known)
         self._fetch = fetch
         self._fetching: dict[ModelId, trio.Lock] = {}
         """Of the models whose files are being fetched, so that each is fetched once."""
@@ -95,7 +100,7 @@ class Catalogue:
 
     def route(self, model: ModelId) -> list[StageRef]:
         """The stages to write over now. Raises UnavailableError where a node has left since."""
-        return route(self._announced(), model)
+        return self._routes.choose(model)
 
     async def known(self, model: ModelId) -> Known:
         """A model's files, from any node of its route. Raises what the last of them failed with."""

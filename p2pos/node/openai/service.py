@@ -30,7 +30,7 @@ from p2pos.node.openai.requests import seed_of
 from p2pos.node.openai.templates import Renderer
 from p2pos.node.openai.texts import Writer
 from p2pos.node.openai.tools import Called, Part, Reader, Said
-from p2pos.shard.owner import Request
+from p2pos.shard.owner import PATIENCE_S, Request
 
 MAX_REQUESTS = 64
 """Served at a time: as many as a stage holds sessions."""
@@ -47,13 +47,22 @@ class Api:
         client: opens sessions.
         catalogue: knows the models.
         metrics: count its texts.
+        patience_s: seconds that a text waits for somebody to take a lost node's place.
 
     """
 
-    def __init__(self, client: Client, catalogue: Catalogue, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        catalogue: Catalogue,
+        metrics: Metrics | None = None,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._client = client
         self._catalogue = catalogue
         self._metrics = metrics or Metrics()
+        self._patience_s = patience_s
         self._renderer = Renderer()
         self._planner = Planner(catalogue, self._renderer)
         self._serving = 0
@@ -157,7 +166,10 @@ class Api:
     async def _write_text(self, job: Job, index: int, usage: Usage, put: trio.MemorySendChannel[Delta]) -> None:
         prompt = job.prompts[index // job.request.n]
         sampling = job.sampling(seed_of(job.seed, index))
-        request = Request(tuple(prompt), job.room(prompt), job.files.eos, sampling)
+        files = job.files
+        request = Request(
+            tuple(prompt), job.room(prompt), files.eos, sampling, files.vocabulary, patience_s=self._patience_s
+        )
         writer = Writer(job.tokenizer, job.spelling, job.request.stops, job.files.eos)
         parts = _Parts(job.form.reader() if job.form is not None else None, once=job.one_call)
         generating = self._client.generate(job.model, self._catalogue.route(job.model), request)

@@ -96,7 +96,7 @@ def run(body: Callable[[Stage, Api, Callable[..., Request]], Awaitable[None]]) -
         async def fetch(_stage: StageRef, _model: ModelId) -> ModelFiles:
             return FILES
 
-        api = Api(stage.client, Catalogue(lambda: [announced(STAGE, "id-1", "one")], fetch))
+        api = Api(stage.client, Catalogue(lambda: [announced(STAGE, "id-1", "one")], fetch), patience_s=0.0)
         async with trio.open_nursery() as nursery:
 
             def ask(**changes: Any) -> Request:
@@ -146,8 +146,8 @@ def test_a_text_that_fails_ends_the_others_of_its_request() -> None:
         first = next(iter(stage.open))
         await stage.say(Fault(first, "internal", "out of luck"))
         await request.ended.wait()
-        assert request.status == 502
-        assert json.loads(request.data)["error"]["code"] == "peer_failed"
+        assert request.status == 503
+        assert json.loads(request.data)["error"]["code"] == "unavailable"
         assert stage.open == {}
         assert stage.client.sessions == 0
 
