@@ -27,4 +27,4 @@ def test_a_flag_counts_before_the_models_author(
 ) -> None:
     """generation_config.json says how to sample; a flag replaces its own value and no other."""
     files = ModelFiles(ModelId("m"), {"vocab_size": 100}, author, None)
-    assert _sampling(files, Wish("", 1, person, (), ids=False, quiet=True)) == expected
+    assert _sampling(files, Wish("", 1, person, (), ids=False, quiet=True, patience_s=1.0)) == expected
