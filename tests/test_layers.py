@@ -45,6 +45,7 @@ PURE = (
     *(f"shard/{name}.py" for name in ("backoff", "coverage", "ring", "routing", "scheduler")),
     "shard/session.py",
     "shard/owner.py",
+    *(f"shard/{name}.py" for name in ("incoming", "orders", "outgoing", "watch")),
     "shard/events.py",
     "shard/retokenize.py",
     "node/engine_api.py",

@@ -23,14 +23,13 @@ A machine takes messages and the time and returns effects; a shell performs them
 when, is here. A peer that breaks one gets a PeerError, which ends its session and no other.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal, TypeAlias
 
 from p2pos.errors import InternalError, PeerError
-from p2pos.shard import blocks
+from p2pos.shard import blocks, orders
+from p2pos.shard.incoming import Incoming, Piece
 from p2pos.shard.outgoing import SMALL_ROWS, WINDOW, Outgoing, Rows
 from p2pos.types import PeerId, SessionId
 from p2pos.wire.messages import (
@@ -46,7 +45,6 @@ from p2pos.wire.messages import (
     Repair,
     Replay,
     StageMessage,
-    StageRef,
     Step,
     TensorHeader,
     Tokens,
@@ -146,38 +144,21 @@ class StageSession:
         chunk: Callable[[], int] = lambda: CHUNK,
         exact: bool = False,
     ) -> None:
-        if order.owner != sender:
-            raise PeerError(sender, f"opened a session for {order.owner}")
-        known = max(order.prompt_length, order.resume)
-        _check_route(order.stages, order.index, me=me, sender=sender)
-        if len(order.history) > order.prompt_length:
-            raise PeerError(sender, f"sent a history of {len(order.history)} tokens")
-        if len(order.prefix) > known // BLOCK_TOKENS:
-            raise PeerError(sender, f"sent {len(order.prefix)} keys for a prompt of {known} tokens")
-        if known >= order.prompt_length + order.max_tokens:
-            raise PeerError(sender, f"goes on at {known}, where its {order.max_tokens} tokens have ended")
-        if order.index == len(order.stages) - 1 and len(order.given) != known - order.prompt_length:
-            raise PeerError(sender, f"gave {len(order.given)} tokens up to position {known}")
+        orders.check(order, me=me, sender=sender)
         self.order = order
         self.session = SessionId(order.session)
         self.owner = PeerId(order.owner)
         self._me = me
-        self._known = known  # positions whose tokens the owner knows; the tail samples after them
+        self._known = orders.known(order)
         self._place()
-        self._received = 0  # positions that were given to us
+        self._in = Incoming(order.prompt_length, chunk=chunk, exact=exact)
         self._computed = 0  # positions that are in our cache
-        self._out = Outgoing(windowed=known, forward_from=order.forward_from)
-        self._queue: deque[Run] = deque()
-        self._uncut: tuple[int, ...] = ()  # at the head: tokens that are in no chunk yet
+        self._out = Outgoing(windowed=self._known, forward_from=order.forward_from)
         self._running: Run | None = None
-        self._chunk = chunk
         self._exact = exact
         self._cached: int | None = None  # positions that were here when it was let in
         self._begun = False
         self._deaf = False  # the stage before sent nonsense, and what it sends more is passed over until the repair
-        self._key: bytes | None = None  # at the head: of the last whole block, where this session's blocks have keys
-        self._partial: list[int] = []  # and the tokens after it
-        self._heard: list[int] = []  # at the head: the tokens from the prompt's end on
         self.generated: list[int] = list(order.given)
         """At the tail: the text so far."""
         self._spoken_s = now_s
@@ -306,8 +287,7 @@ class StageSession:
             return []
         self._deaf = True
         if not self.is_head:
-            self._queue.clear()
-            self._received = self._computed + (self._running.rows if self._running else 0)
+            self._in.forget(self._computed + (self._running.rows if self._running else 0))
         return [self._fault("bad_peer", text, peer)]
 
     def leave(self) -> list[StageEffect]:
@@ -337,26 +317,20 @@ class StageSession:
     def _on_repair(self, message: Repair) -> list[StageEffect]:
         if message.epoch <= self.order.epoch:
             return []
-        mine = self.order.stages[self.order.index]
-        _check_route(message.stages, message.index, me=self._me, sender=self.owner)
-        place = message.stages[message.index]
-        if (place.start, place.end) != (mine.start, mine.end):
-            raise PeerError(self.owner, "moved a session to other layers")
-        if message.stages[-1].end != self.order.stages[-1].end or message.stages[0].start != 0:
-            raise PeerError(self.owner, "repaired a route so that it is not whole")
+        orders.check_repair(self.order, message, me=self._me)
         before = self._downstream
         self.order = rerouted(self.order, message.stages, message.index, message.epoch)
         self._place()
         self._deaf = False
-        self._known = max(self._known, min(message.resume, self.order.prompt_length + self.order.max_tokens))
+        self._known = max(self._known, min(message.resume, orders.room(self.order)))
         if self._downstream is None or before is None or before.peer != self._downstream.peer:
             self._out.pause()
-        tokens = self._heard[max(0, message.resume - self.order.prompt_length) :] if self.is_head else []
+        tokens = self._in.generated[max(0, message.resume - self.order.prompt_length) :] if self.is_head else []
         return [self._progress(message.epoch, tokens)]
 
     def _progress(self, number: int, tokens: Sequence[int] = ()) -> Send:
         kept_from = 0 if self.is_tail else self._out.kept_from
-        message = Progress(self.session, number, self._received, self._computed, kept_from, list(tokens))
+        message = Progress(self.session, number, self._in.received, self._computed, kept_from, list(tokens))
         return Send(self.owner, (), message)
 
     def _on_tokens(self, sender: PeerId, message: Tokens) -> list[StageEffect]:
@@ -374,21 +348,21 @@ class StageSession:
         effects = self._begin(sender, message.position)
         if self.order.prefix or self._known < BLOCK_TOKENS:  # else its owner wants nothing shared
             whole = message.position // BLOCK_TOKENS
-            self._key = self.order.prefix[whole - 1] if whole else blocks.root(self.order.model)
+            self._in.begin(message.position, self.order.prefix[whole - 1] if whole else blocks.root(self.order.model))
         return effects + self._accept_tokens(sender, message)
 
     def _on_more_tokens(self, sender: PeerId, message: Tokens) -> list[StageEffect]:
         """The token that came round the ring; after a repair the owner may send what got lost on the way."""
         repaired = self.order.epoch > 0
         if repaired and sender == self.owner:
-            known = self._received - message.position
+            known = self._in.received - message.position
             if known < 0 or known >= len(message.tokens):
                 return []
-            rest = Tokens(self.session, self._received, list(message.tokens[known:]))
+            rest = Tokens(self.session, self._in.received, list(message.tokens[known:]))
             return self._accept_tokens(sender, rest)
         if sender != self._tail.peer or len(message.tokens) != 1:
             raise PeerError(sender, "sent a token that is not its to send")
-        if repaired and message.position != self._received:
+        if repaired and message.position != self._in.received:
             return []  # the owner has told it already, or will
         return self._accept_tokens(sender, message)
 
@@ -399,71 +373,44 @@ class StageSession:
         if position % BLOCK_TOKENS or position > self._cached or position >= self._known:
             raise PeerError(sender, f"began at position {position} where {self._cached} are cached")
         self._begun = True
-        self._received = self._computed = position
+        self._computed = position
+        self._in.begin(position)
         self._out.begin(position)
         return [Adopt(position)]
 
     def _accept_tokens(self, sender: PeerId, message: Tokens) -> list[StageEffect]:
-        if message.position != self._received:
-            raise PeerError(sender, f"sent tokens for position {message.position} where {self._received} is next")
-        tokens = tuple(message.tokens)
-        self._reserve(sender, len(tokens))
-        self._heard += tokens[max(0, self.order.prompt_length - message.position) :]
-        self._uncut += tokens
-        self._received += len(tokens)
+        if message.position != self._in.received:
+            raise PeerError(sender, f"sent tokens for position {message.position} where {self._in.received} is next")
+        self._reserve(sender, len(message.tokens))
+        self._in.add_tokens(tuple(message.tokens))
         return self._next()
-
-    def _cut(self) -> None:
-        """Queue the next piece of the tokens that are here."""
-        position = self._received - len(self._uncut)
-        size = self._chunk()
-        if self._exact:  # as they went through first: the prompt in chunks, the text token by token
-            size = min(size, max(1, self.order.prompt_length - position))
-        piece = self._uncut[:size]
-        self._uncut = self._uncut[len(piece) :]
-        self._queue.append(self._run(position, len(piece), tokens=piece, keys=self._file(piece)))
-
-    def _file(self, tokens: tuple[int, ...]) -> tuple[bytes, ...]:
-        """The keys of the blocks that these next tokens fill."""
-        if self._key is None:
-            return ()
-        self._partial += tokens
-        keys = []
-        while len(self._partial) >= BLOCK_TOKENS:
-            self._key = blocks.next_key(self._key, self._partial[:BLOCK_TOKENS])
-            del self._partial[:BLOCK_TOKENS]
-            keys.append(self._key)
-        return tuple(keys)
 
     def _on_step(self, sender: PeerId, message: Step, payload: bytes | memoryview) -> list[StageEffect]:
         if sender != self._upstream:
             raise PeerError(sender, "sent hidden states and is not the stage before this one")
         if self._deaf:
             return []
-        if self.order.epoch and self._begun and message.position < self._received:
+        if self.order.epoch and self._begun and message.position < self._in.received:
             return []  # its sender had it under way when the route was repaired
         effects = [] if self._begun else self._begin(sender, message.position)
-        if message.position != self._received:
-            raise PeerError(sender, f"sent position {message.position} where {self._received} is next")
+        if message.position != self._in.received:
+            raise PeerError(sender, f"sent position {message.position} where {self._in.received} is next")
         rows = message.tensor.shape[0]
         if rows > CHUNK:
             raise PeerError(sender, f"sent {rows} positions at once where {CHUNK} are allowed")
-        if len(self._queue) >= MAX_QUEUED and sum(run.rows for run in self._queue) + rows > 2 * SMALL_ROWS:
+        if self._in.pieces >= MAX_QUEUED and self._in.rows + rows > 2 * SMALL_ROWS:
             raise PeerError(sender, f"sent more than {MAX_QUEUED} chunks unacknowledged")
         filled = (message.position + rows) // BLOCK_TOKENS - message.position // BLOCK_TOKENS
         if message.keys and len(message.keys) != filled:
             raise PeerError(sender, f"sent {len(message.keys)} keys for {filled} blocks")
         self._reserve(sender, rows)
-        self._received += rows
-        keys = tuple(message.keys)
-        self._queue.append(self._run(message.position, rows, header=message.tensor, payload=payload, keys=keys))
+        self._in.add(Piece(message.position, rows, (), message.tensor, payload, tuple(message.keys)))
         return effects + self._next()
 
     def _reserve(self, sender: PeerId, rows: int) -> None:
         """Raise PeerError where so many more positions are over what the session asked room for."""
-        room = self.order.prompt_length + self.order.max_tokens
-        if self._received + rows > room:
-            raise PeerError(sender, f"sent more than the session's {room} positions")
+        if self._in.received + rows > orders.room(self.order):
+            raise PeerError(sender, f"sent more than the session's {orders.room(self.order)} positions")
 
     def _on_ack(self, sender: PeerId, message: Ack) -> list[StageEffect]:
         if self._downstream is None or sender != self._downstream.peer:
@@ -474,28 +421,15 @@ class StageSession:
             raise PeerError(sender, f"acknowledged position {message.position}, which it was not sent")
         return [*self._send_on(), *self._next()]
 
-    def _run(
-        self,
-        position: int,
-        rows: int,
-        *,
-        tokens: tuple[int, ...] = (),
-        header: TensorHeader | None = None,
-        payload: bytes | memoryview = b"",
-        keys: tuple[bytes, ...] = (),
-    ) -> Run:
-        sample = self.is_tail and position + rows >= self._known
-        return Run(position, rows, tokens, header, payload, sample, keys)
-
     def _next(self) -> list[StageEffect]:
         """Run the next chunk, unless one runs already or the next stage has enough to do."""
         if self._running or (not self.is_tail and self._out.full):
             return []
-        if self._uncut and not self._queue:
-            self._cut()
-        if not self._queue:
+        piece = self._in.take()
+        if piece is None:
             return []
-        self._running = self._queue.popleft()
+        sample = self.is_tail and piece.position + piece.rows >= self._known
+        self._running = Run(piece.position, piece.rows, piece.tokens, piece.header, piece.payload, sample, piece.keys)
         return [self._running]
 
     def _send_on(self) -> list[StageEffect]:
@@ -530,17 +464,6 @@ class StageSession:
         if self.over:
             return []
         self.over = True
-        self._queue.clear()
-        self._uncut = ()
+        self._in.forget(self._computed)
         self._out.forget()
         return [Release()]
-
-
-def _check_route(stages: Sequence[StageRef], index: int, *, me: PeerId, sender: PeerId) -> None:
-    """Raise PeerError where the stages don't join, or this peer isn't the one at the index."""
-    if index >= len(stages) or stages[index].peer != me:
-        raise PeerError(sender, "opened a session at a stage that is not this peer")
-    if any(left.end != right.start for left, right in pairwise(stages)):
-        raise PeerError(sender, "opened a session over layers that do not join")
-    if any(stage.start >= stage.end for stage in stages):
-        raise PeerError(sender, "opened a session with a stage that has no layers")
