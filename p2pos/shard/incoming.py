@@ -1,4 +1,4 @@
-"""What a stage was given and has not computed: rows of the stage before it, at the head tokens, cut into pieces. Pure."""
+"""What a stage was given and has not computed: rows of the stage before it; at the head tokens, to be cut. Pure."""
 
 from collections import deque
 from collections.abc import Callable
