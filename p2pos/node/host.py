@@ -34,8 +34,9 @@ from p2pos import log
 from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.node import addresses as multiaddresses
 from p2pos.node import libp2p_patches, libp2p_yamux
+from p2pos.node.conduct import Conduct
 from p2pos.node.identity import Identity
-from p2pos.node.streams import FrameStream, StreamLost, Traffic, fault_of
+from p2pos.node.streams import CLOSE_DEADLINE_S, ByteStream, FrameStream, StreamLost, Traffic, fault_of
 from p2pos.types import PeerId
 from p2pos.wire import framing
 
@@ -59,6 +60,7 @@ GOODBYE_S = 2.0
 """For closing all connections when the host ends; after that their sockets are closed without a word."""
 
 Handler = Callable[[FrameStream], Awaitable[None]]
+RawHandler = Callable[[PeerId, ByteStream], Awaitable[None]]
 
 _log = log.get("host")
 
@@ -76,6 +78,7 @@ class Host:
         self._network = host.get_network()
         self._dialling: WeakValueDictionary[PeerId, trio.Lock] = WeakValueDictionary()
         self._on_disconnect: list[Callable[[PeerId], None]] = []
+        self._conduct = Conduct()
         self._network.register_notifee(_Disconnects(self._disconnected))
 
     async def connect(self, peer: PeerId, addresses: Sequence[str], *, deadline_s: float = 10.0) -> None:
@@ -84,6 +87,8 @@ class Host:
         Raises UnavailableError where none does in time, and PeerError for a peer id or an address that is none.
         """
         peer_id = multiaddresses.library_id(peer)
+        if banned_s := self.banned_s(peer):
+            raise UnavailableError(f"peer {peer} is banned for {banned_s:.0f} s more", peer=peer)
         targets = [multiaddresses.dialable(text, peer) for text in addresses[:MAX_ADDRESSES]]
         lock = self._dialling.setdefault(peer, trio.Lock())
         why: list[str] = []
@@ -127,40 +132,73 @@ class Host:
         """
         traffic = self.traffic.setdefault(protocol, Traffic())
 
+        async def framed(peer: PeerId, stream: ByteStream) -> None:
+            frames = FrameStream(peer, stream, max_frame=max_frame, traffic=traffic)
+            await handler(frames)
+            await frames.finish()
+
+        self.serve_raw(protocol, framed)
+
+    def serve_raw(self, protocol: str, handler: RawHandler) -> None:
+        """As `serve`, for protocols that cut their streams in another way than ours.
+
+        A `PeerError` that the handler raises for the peer at the other end counts against it, see `offended`.
+        """
+
         async def handle(net_stream: Any) -> None:
             peer = PeerId(str(net_stream.muxed_conn.peer_id))
-            stream = FrameStream(peer, _YamuxBytes(net_stream), max_frame=max_frame, traffic=traffic)
+            stream = _YamuxBytes(net_stream)
+            if self.banned_s(peer):
+                await stream.reset()
+                await self.disconnect(peer)
+                return
             try:
-                await handler(stream)
-                await stream.finish()
+                await handler(peer, stream)
             except Exception as exc:  # noqa: BLE001 - a handler's fault ends its stream, not the host
-                await stream.reset()
+                await _reset(stream)
                 fault = fault_of(exc)
-                if fault is not None:
-                    _log.info("dropped a stream", protocol=protocol, peer=peer, why=str(fault))
-                else:
+                if fault is None:
                     _log.exception("a handler failed", protocol=protocol, peer=peer)
+                    return
+                _log.info("dropped a stream", protocol=protocol, peer=peer, why=str(fault))
+                if isinstance(fault, PeerError) and fault.peer in {peer, ""}:
+                    await self.offended(peer, fault)
             except BaseException:
-                await stream.reset()
+                await _reset(stream)
                 raise
 
         self._host.set_stream_handler(protocol, handle)
 
+    async def offended(self, peer: PeerId, fault: PeerError) -> None:
+        """Hold a fault against a peer: the first few are forgiven, after that it is cut off for a growing while."""
+        ban_s = self._conduct.offended(peer, trio.current_time())
+        if ban_s:
+            _log.warning("banned a peer", peer=peer, seconds=round(ban_s), why=str(fault))
+            await self.disconnect(peer)
+
+    def banned_s(self, peer: PeerId) -> float:
+        """Seconds that a peer stays banned for; 0 where it isn't."""
+        return self._conduct.banned(peer, trio.current_time())
+
     async def open(
         self, peer: PeerId, protocol: str, *, deadline_s: float = 10.0, max_frame: int = framing.MAX_FRAME
     ) -> FrameStream:
-        """Open a stream to a peer that is connected, on which it may send frames of `max_frame` bytes at most.
+        """Open a stream to a peer that is connected; `max_frame` bytes is the largest frame taken from it.
 
         Raises UnavailableError where it isn't, or not any more, and PeerError where it does not speak the protocol.
         """
+        traffic = self.traffic.setdefault(protocol, Traffic())
+        stream = await self.open_raw(peer, protocol, deadline_s=deadline_s)
+        return FrameStream(peer, stream, max_frame=max_frame, traffic=traffic)
+
+    async def open_raw(self, peer: PeerId, protocol: str, *, deadline_s: float = 10.0) -> ByteStream:
+        """As `open`, for protocols that cut their streams in another way than ours."""
         peer_id = multiaddresses.library_id(peer)
         if not self._joined(peer_id):
             raise UnavailableError(f"peer {peer} is not connected", peer=peer)
         try:
             with trio.fail_after(deadline_s):
-                traffic = self.traffic.setdefault(protocol, Traffic())
-                negotiated = _YamuxBytes(await self._negotiated(peer_id, protocol))
-                return FrameStream(peer, negotiated, max_frame=max_frame, traffic=traffic)
+                return _YamuxBytes(await self._negotiated(peer_id, protocol))
         except trio.TooSlowError:
             raise UnavailableError(f"peer {peer} did not answer in {deadline_s:g} s", peer=peer) from None
         except MultiselectClientError as exc:
@@ -180,6 +218,14 @@ class Host:
             PeerId(str(peer))
             for peer, connections in self._network.connections.items()
             if any(_alive(connection) for connection in connections)
+        )
+
+    def idle(self) -> frozenset[PeerId]:
+        """The connected peers to whom no stream is open."""
+        return frozenset(
+            PeerId(str(peer))
+            for peer, connections in self._network.connections.items()
+            if connections and not any(each.muxed_conn.streams for each in connections)
         )
 
     async def disconnect(self, peer: PeerId) -> None:
@@ -337,6 +383,12 @@ def _limits() -> ResourceManager:
         enable_graceful_degradation=False,
         enable_rate_limiting=False,
     )
+
+
+async def _reset(stream: ByteStream) -> None:
+    """Reset a stream, in bounded time, whatever else is being cancelled."""
+    with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_DEADLINE_S):
+        await stream.reset()
 
 
 def _alive(connection: Any) -> bool:
