@@ -6,10 +6,11 @@ Only `/ip4|ip6|dns…/…/tcp/…` for now, with or without `/p2p/…` at the en
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psutil
+import trio
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
@@ -104,3 +105,27 @@ def _parse(text: str) -> Any:
 
 def _names(address: Any) -> list[str]:
     return [] if address is None else [protocol.name for protocol in address.protocols()]
+
+
+async def all_refuse(addresses: Sequence[str]) -> bool:
+    """Whether it is certain that nobody listens at any of these: each is an IP address that refuses a connection.
+
+    An address of another kind, one that can't be reached, or none at all leaves it uncertain.
+    """
+    refused = 0
+    for text in addresses:
+        parsed = _parse(text)
+        if _names(parsed)[:2] not in (["ip4", "tcp"], ["ip6", "tcp"]) or "p2p-circuit" in _names(parsed):
+            return False
+        family = _names(parsed)[0]
+        kind = socket.AF_INET if family == "ip4" else socket.AF_INET6
+        with trio.socket.socket(kind, socket.SOCK_STREAM) as probe:
+            try:
+                await probe.connect((parsed.value_for_protocol(family), int(parsed.value_for_protocol("tcp"))))
+            except ConnectionRefusedError:
+                refused += 1
+            except OSError:
+                return False
+            else:
+                return False
+    return refused > 0

@@ -2,11 +2,14 @@
 
 A node signs what it says of itself, with a sequence that grows and a time at which it expires. The table keeps the
 newest of each peer, hands the signed bytes on as they came, and believes nothing that was not signed by the peer
-that it speaks of.
+that it speaks of. It is bounded per model: of the models that matter to this node it keeps all that a swarm may
+hold, of each other some, so that it can tell others where to begin.
 """
 
+import hashlib
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from p2pos.errors import PeerError
@@ -15,20 +18,45 @@ from p2pos.wire import codec
 from p2pos.wire.messages import MAX_ANNOUNCEMENTS, Announcement, Signed
 
 LIFETIME_MS = 15_000
-"""Milliseconds that an announcement is good for: four that get lost, at one every three seconds, and a bit."""
+"""Milliseconds that an announcement is good for: three that get lost, at one every four seconds, and a bit."""
 MAX_AHEAD_MS = 10_000
 """Milliseconds that a peer's clock may run ahead of ours. One that lags by as much only shortens its announcements."""
 DOMAIN = b"p2pos announcement 1\n"
 """Stands before what is signed, so that no signature made for another purpose passes for one of these."""
+CAPACITY = 2 * MAX_ANNOUNCEMENTS
+"""Peers in all; at the usual 0.5 KiB each some 4 MiB, at the most that a peer can say of itself 40 MiB."""
+OTHERS = 64
+"""Peers of a model that doesn't matter here: with them whoever it matters to finds the rest."""
 
 Verify = Callable[[bytes, bytes, bytes], PeerId]
 """Given public key, body and signature: the peer that signed. Raises PeerError."""
 
 
-@dataclass(frozen=True, slots=True)
+def fingerprint(peer: PeerId) -> bytes:
+    """A short name of a peer: the first 8 bytes of the sha2-256 of its id."""
+    return hashlib.sha256(peer.encode()).digest()[:8]
+
+
+@dataclass(slots=True)
 class _Entry:
     announcement: Announcement
     signed: Signed
+    until_ms: int
+    """Until when it is believed: as it says, but no longer than its lifetime after it came."""
+    buried: bool = False
+    """Found dead: kept so that the same word can't come back by another way, until a newer one comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of an announcement."""
+
+    peer: PeerId
+    sequence: int
+    news: Announcement | None
+    """It, where it was not known already."""
+    first: bool = False
+    """Nothing was known of this peer before."""
 
 
 class Table:
@@ -37,59 +65,150 @@ class Table:
     Args:
         verify: checks a signature (`identity.verify`).
         capacity: peers at most; a newcomer to a full table is refused, so that a crowd can't push others out.
+        others: peers at most of a model that is not followed.
 
     """
 
-    def __init__(self, verify: Verify, *, capacity: int = MAX_ANNOUNCEMENTS) -> None:
+    def __init__(self, verify: Verify, *, capacity: int = CAPACITY, others: int = CAPACITY) -> None:
         self._verify = verify
         self._capacity = capacity
+        self._others = others
+        self._followed: set[str] = set()
         self._entries: dict[PeerId, _Entry] = {}
+        self._names: dict[bytes, PeerId] = {}
+        """By fingerprint, of those that there is an entry of."""
+        self._per_model: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def follow(self, model: str) -> None:
+        """Keep all that serve this model from now on."""
+        self._followed.add(model)
+
+    def follows(self, model: str) -> bool:
+        """Whether this model matters here."""
+        return model in self._followed
 
     def accept(self, signed: Signed, now_ms: int) -> Announcement | None:
-        """Take an announcement where it is newer than what is known, and return it; None where it is known already.
+        """As `take`; returns the announcement, or None where it is known already."""
+        return self.take(signed, now_ms).news
+
+    def take(self, signed: Signed, now_ms: int) -> Taken:
+        """Take an announcement where it is newer than what is known.
 
         Args:
             signed: as it came off the wire.
             now_ms: milliseconds since the epoch.
 
-        Raises PeerError where it is forged, broken, out of its time, older than what is known, or one too many.
+        Raises PeerError where it is forged, broken, out of its time, older than what is known, or one too many. Its
+        field `forged` is true where whoever passed it on could have known: no key made this signature over it.
 
         """
-        told = codec.decode_announcement(signed.body)
+        try:
+            told = codec.decode_announcement(signed.body)
+        except PeerError as exc:
+            self._signer(signed)  # a later version's announcement is no forgery
+            raise PeerError(exc.peer, exc.message) from exc
         peer = PeerId(told.peer)
         known = self._entries.get(peer)
         if known is not None and known.signed == signed:
-            return None
-        if self._verify(signed.public_key, DOMAIN + signed.body, signed.signature) != peer:
-            raise PeerError(peer, "has an announcement that another peer signed")
+            return Taken(peer, told.sequence, None)
+        if self._signer(signed) != peer:
+            raise PeerError(peer, "has an announcement that another peer signed", forged=True)
         _check(told, now_ms)
         if known is not None and told.sequence <= known.announcement.sequence:
             raise PeerError(peer, "has an announcement that is older than what is known of it")
-        if known is None:
-            self.expire(now_ms)
-            if len(self._entries) >= self._capacity:
-                raise PeerError(peer, f"is one too many: {self._capacity} nodes are known")
-        self._entries[peer] = _Entry(told, signed)
-        return told
+        if known is None or known.announcement.model != told.model:
+            self._make_room(peer, told.model, now_ms, newcomer=known is None)
+        if known is not None:
+            self._count(known.announcement.model, -1)
+        self._count(told.model, 1)
+        self._entries[peer] = _Entry(told, signed, min(told.expires, now_ms + LIFETIME_MS))
+        self._names[fingerprint(peer)] = peer
+        return Taken(peer, told.sequence, told, first=known is None)
+
+    def room(self, model: str) -> int:
+        """How many more peers of a model would be taken."""
+        left = self._capacity - len(self._entries)
+        return left if model in self._followed else min(left, self._others - self._per_model[model])
+
+    def bury(self, peer: PeerId) -> None:
+        """Believe a peer no longer: it was seen to be dead. Its next announcement is believed again."""
+        if peer in self._entries:
+            self._entries[peer].buried = True
+
+    def get(self, peer: PeerId, now_ms: int) -> Announcement | None:
+        """What is believed of a peer; None where it is nothing, or that it left."""
+        entry = self._entries.get(peer)
+        if entry is None or entry.buried or entry.until_ms <= now_ms or entry.announcement.goodbye:
+            return None
+        return entry.announcement
+
+    def named(self, mark: bytes) -> PeerId | None:
+        """The peer of this fingerprint, where something is known of it."""
+        return self._names.get(mark)
 
     def sequence_of(self, peer: PeerId) -> int:
         """The sequence of what is known of a peer, or 0."""
         known = self._entries.get(peer)
         return 0 if known is None else known.announcement.sequence
 
+    def signed_of(self, peer: PeerId) -> Signed | None:
+        """What to tell others of a peer: as it said it, goodbyes included."""
+        entry = self._entries.get(peer)
+        return None if entry is None or entry.buried else entry.signed
+
     def live(self, now_ms: int) -> list[Announcement]:
         """What is believed now, without those who said goodbye."""
         self.expire(now_ms)
-        return [entry.announcement for entry in self._entries.values() if not entry.announcement.goodbye]
+        return [
+            entry.announcement
+            for entry in self._entries.values()
+            if not entry.announcement.goodbye and not entry.buried
+        ]
 
-    def signed(self, now_ms: int) -> list[Signed]:
-        """What to tell others: all that is believed now, goodbyes included, so that they spread too."""
+    def signed(self, now_ms: int, model: str = "") -> list[Signed]:
+        """What to tell others of a model, or of all: what is believed now, goodbyes included, so that they spread."""
         self.expire(now_ms)
-        return [entry.signed for entry in self._entries.values()]
+        return [
+            entry.signed
+            for entry in self._entries.values()
+            if not entry.buried and model in {"", entry.announcement.model}
+        ]
+
+    def marks(self) -> Iterator[tuple[str, bytes, int]]:
+        """Of each that others may be told of: its model, its fingerprint, its sequence."""
+        for mark, peer in self._names.items():
+            entry = self._entries[peer]
+            if not entry.buried:
+                yield entry.announcement.model, mark, entry.announcement.sequence
 
     def expire(self, now_ms: int) -> None:
         """Forget what has expired. An older announcement of the same peer has expired too, so none can come back."""
-        self._entries = {peer: entry for peer, entry in self._entries.items() if entry.announcement.expires > now_ms}
+        gone = [peer for peer, entry in self._entries.items() if entry.until_ms <= now_ms]
+        for peer in gone:
+            self._count(self._entries.pop(peer).announcement.model, -1)
+            self._names.pop(fingerprint(peer), None)
+
+    def _signer(self, signed: Signed) -> PeerId:
+        try:
+            return self._verify(signed.public_key, DOMAIN + signed.body, signed.signature)
+        except PeerError as exc:
+            raise PeerError(exc.peer, exc.message, forged=True) from exc
+
+    def _make_room(self, peer: PeerId, model: str, now_ms: int, *, newcomer: bool) -> None:
+        if (newcomer and len(self._entries) >= self._capacity) or self.room(model) <= 0:
+            self.expire(now_ms)
+        if newcomer and len(self._entries) >= self._capacity:
+            raise PeerError(peer, f"is one too many: {self._capacity} nodes are known")
+        if model not in self._followed and self._per_model[model] >= self._others:
+            raise PeerError(peer, f"is one too many of a model of no concern here: {self._others} are known")
+
+    def _count(self, model: str, change: int) -> None:
+        self._per_model[model] += change
+        if not self._per_model[model]:
+            del self._per_model[model]
 
 
 def _check(told: Announcement, now_ms: int) -> None:

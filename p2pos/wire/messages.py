@@ -1,4 +1,4 @@
-"""The messages of `/p2pos/stage/1.0.0`, `/p2pos/status/1.0.0` and `/p2pos/content/1.0.0`.
+"""The messages of `/p2pos/stage/1.0.0`, `/p2pos/status/1.0.0`, `/p2pos/gossip/1.0.0` and `/p2pos/content/1.0.0`.
 
 Each is a frozen struct. Bounds stand in the types, and the decoder enforces them before a line of ours sees
 the message. A message that carries a tensor or a block has it as the frame's payload, outside msgpack.
@@ -10,14 +10,19 @@ from msgspec import Meta, Struct, structs
 
 STAGE_PROTOCOL = "/p2pos/stage/1.0.0"
 STATUS_PROTOCOL = "/p2pos/status/1.0.0"
+GOSSIP_PROTOCOL = "/p2pos/gossip/1.0.0"
 CONTENT_PROTOCOL = "/p2pos/content/1.0.0"
 
 MAX_CONTEXT = 1 << 20
 """Tokens. The longest context that any published model claims today is one million."""
 MAX_STAGES = 256
 """More stages than the deepest published model has layers would be useless."""
-MAX_ANNOUNCEMENTS = 512
-"""Announcements in one status answer; 512 × ≤ 5 KiB stays under a frame."""
+MAX_ANNOUNCEMENTS = 4096
+"""Announcements in one status answer; 4,096 × ≤ 5 KiB stays under a frame."""
+MAX_NEWS = 64
+"""Announcements in one piece of gossip, ≤ 5 KiB each: some 20 KiB as they usually are."""
+MAX_MARKS = 1024
+"""Marks in one piece of gossip, some 20 bytes each."""
 
 BLOCK_TOKENS = 16
 """Tokens of one block of a KV cache. All stages count in the same blocks, so that they can agree on a prefix."""
@@ -312,15 +317,41 @@ class StatusRequest(Message, frozen=True):
     """Peer → node: tell me whom you know. Carries the asker's own announcement where it serves layers."""
 
     mine: Signed | None = None
+    model: Annotated[str, Meta(max_length=128)] = ""
+    """Of this model alone; "" for all."""
 
 
 class StatusAnswer(Message, frozen=True):
-    """Node → peer: every announcement it believes, its own first."""
+    """Node → peer: every announcement it believes, its own first; a random choice where they are too many."""
 
     known: Annotated[list[Signed], Meta(max_length=MAX_ANNOUNCEMENTS)]
 
 
 StatusMessage: TypeAlias = StatusRequest | StatusAnswer
+
+
+Fingerprint: TypeAlias = Annotated[bytes, Meta(min_length=8, max_length=8)]
+"""The first bytes of the sha2-256 of a peer id's text."""
+Mark: TypeAlias = tuple[Fingerprint, Annotated[int, Meta(ge=0, le=MAX_INT)]]
+"""Of which peer there is an announcement, and its sequence."""
+
+
+class Marks(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Which announcements of one model somebody has."""
+
+    model: CidText
+    marks: Annotated[list[Mark], Meta(max_length=MAX_MARKS)]
+
+
+class News(Message, frozen=True):
+    """Neighbour ↔ neighbour, unasked: what the other does not know yet, as far as the sender can tell."""
+
+    known: Annotated[list[Signed], Meta(max_length=MAX_NEWS)] = []
+    """What the other wanted, and what can't wait: a newcomer's first word, a goodbye, the sender's own."""
+    have: Annotated[list[Marks], Meta(max_length=MAX_MARKS)] = []
+    """What the other may want."""
+    want: Annotated[list[Fingerprint], Meta(max_length=MAX_MARKS)] = []
+    """Whose announcements, of those that the other has, the sender wants."""
 
 
 class Want(Message, frozen=True):
@@ -379,5 +410,5 @@ class Chunk(Message, frozen=True):
 
 ContentMessage: TypeAlias = Want | Block | WantDigests | Digests | WantHave | Have | WantChunk | Chunk
 
-WireMessage: TypeAlias = StageMessage | StatusMessage | ContentMessage
+WireMessage: TypeAlias = StageMessage | StatusMessage | News | ContentMessage
 """Every message that can stand at the head of a frame."""

@@ -9,7 +9,7 @@ from trio_typing import TaskStatus
 
 from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.node import discovery
-from p2pos.node.discovery import INTERVAL_S, Discovery
+from p2pos.node.discovery import REFRESH_S, Discovery
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity
 from p2pos.node.table import LIFETIME_MS
@@ -75,7 +75,7 @@ def test_all_know_all() -> None:
 
     async def body() -> None:
         async with swarm(4) as (nodes, _):
-            await trio.sleep(INTERVAL_S)
+            await trio.sleep(REFRESH_S)
             assert [node.spans() for node in nodes] == [[0, 1, 2, 3]] * 4
             await trio.sleep(2 * LIFETIME_MS / 1000)
             assert [node.spans() for node in nodes] == [[0, 1, 2, 3]] * 4
@@ -102,11 +102,11 @@ def test_a_goodbye() -> None:
 
     async def body() -> None:
         async with swarm(3) as (nodes, _):
-            await trio.sleep(INTERVAL_S)
+            await trio.sleep(REFRESH_S)
             await nodes[2].discovery.leave()
             assert nodes[0].spans() == nodes[1].spans() == [0, 1]
             await nodes[2].discovery.leave()
-            await trio.sleep(2 * INTERVAL_S)
+            await trio.sleep(2 * REFRESH_S)
             assert [node.spans() for node in nodes] == [[0, 1]] * 3
 
     run(body)
@@ -118,9 +118,9 @@ def test_a_silent_death() -> None:
     async def body() -> None:
         async with swarm(2) as (nodes, _):
             nodes[1].life.cancel()
-            await trio.sleep(LIFETIME_MS / 1000 - 2 * INTERVAL_S)
+            await trio.sleep(LIFETIME_MS / 1000 - 2 * REFRESH_S)
             assert nodes[0].spans() == [0, 1]
-            await trio.sleep(2 * INTERVAL_S)
+            await trio.sleep(2 * REFRESH_S)
             assert nodes[0].spans() == [0]
 
     run(body)

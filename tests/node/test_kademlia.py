@@ -74,12 +74,13 @@ def test_bounded() -> None:
     assert len(table) <= K * 13  # 5,000 nodes lie at some 13 distances
 
 
-def test_refresh_targets() -> None:
-    """The positions that keep a table filled are the node's own and one in every bucket up to the deepest."""
+def test_refresh_keys() -> None:
+    """The keys that keep a table filled lie one at each distance, up to that of the nearest contact."""
     table = RoutingTable(0)
-    table.heard(at(1 << 253))
-    targets = table.refresh_targets((1 << BITS) - 1)
-    assert [target.bit_length() for target in targets] == [0, 256, 255]
+    assert table.refresh_keys(b"x") == []
+    table.heard(at(1 << 245))
+    keys = table.refresh_keys(b"x")
+    assert sorted(position(key).bit_length() for key in keys) == list(range(246, BITS + 1))
 
 
 @settings(max_examples=25)

@@ -25,6 +25,8 @@ from p2pos.wire.messages import (
     Grammar,
     Have,
     Logprobs,
+    Marks,
+    News,
     Open,
     Probe,
     Progress,
@@ -61,6 +63,7 @@ addresses = st.lists(st.text(min_size=1, max_size=60), max_size=16)
 layers = st.integers(0, 4096)
 sizes = st.integers(0, (1 << 63) - 1)
 cids = st.text(min_size=1, max_size=100)
+fingerprints = st.binary(min_size=8, max_size=8)
 samplings = st.builds(
     Sampling,
     st.floats(0.0, 100.0),
@@ -154,8 +157,14 @@ messages = st.one_of(
     st.builds(Probe, sessions, sizes),
     st.builds(Progress, sessions, sizes, positions, positions, positions, token_lists),
     st.builds(Replay, sessions, sizes, positions),
-    st.builds(StatusRequest, st.none() | signed),
+    st.builds(StatusRequest, st.none() | signed, st.just("") | cids),
     st.builds(StatusAnswer, st.lists(signed, max_size=3)),
+    st.builds(
+        News,
+        st.lists(signed, max_size=2),
+        st.lists(st.builds(Marks, cids, st.lists(st.tuples(fingerprints, sizes), max_size=3)), max_size=2),
+        st.lists(fingerprints, max_size=3),
+    ),
     st.builds(Want, cids),
     st.builds(Block, cids, st.booleans()),
     st.builds(WantDigests, cids),
