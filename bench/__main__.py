@@ -11,7 +11,7 @@ from bench import harness
 from p2pos import log
 from p2pos.errors import P2posError
 
-BENCHES = ("generate", "interference", "parity", "peers", "pipeline", "prefix", "relay", "roofline", "streams")
+BENCHES = ("dht", "generate", "interference", "parity", "peers", "pipeline", "prefix", "relay", "roofline", "streams")
 
 
 @click.command()
