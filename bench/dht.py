@@ -1,11 +1,11 @@
 """`python -m bench dht`: how a look-up grows with the network, and whether it survives a fifth of it dying at once.
 
-Real: 10, 30 and 60 libp2p hosts with an identity and a listening socket each, several to a process, without torch: what
-is measured is discovery. They join through the first, look themselves up, and put records of as many models as there
-are nodes; then every fifth dies at once (processes are killed, and hosts are spread over them so that a fifth of the
-processes holds a fifth of the hosts), and those that are left look up records whose server lives, before anything is
-refreshed. Their clocks stand still, so that no record expires while the machine is busy. Simulated: to 10,000 nodes, with the same `RoutingTable` and `Lookup`, whose tables hold what a node that
-looked itself up and refreshed each distance holds: k at random of each distance.
+Real: 10, 30 and 60 libp2p hosts, each with an identity and a listening socket of its own, several to a process and
+without torch, since what is measured is the DHT. They join through the first, look themselves up, and put records of as
+many models as there are nodes. Then one of five processes is killed, and with it a fifth of the hosts; those that are
+left look up records whose server lives, before anything is refreshed. Their clocks stand still, so that no record
+expires while the machine is busy. Simulated: to 10,000 nodes, with the same `RoutingTable` and `Lookup`, whose tables
+hold what a node has that looked itself up and refreshed each distance: k at random of each.
 
 `hops` is how many questions one after another it took to reach the nearest peer, in the mean.
 """
