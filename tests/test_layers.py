@@ -42,7 +42,7 @@ SOLE_IMPORTER = {
 PURE = (
     "wire",
     *(f"content/{name}.py" for name in ("cid", "chunks", "bucket", "exchange", "strict_json")),
-    *(f"shard/{name}.py" for name in ("backoff", "coverage", "ring", "routing", "scheduler")),
+    *(f"shard/{name}.py" for name in ("backoff", "coverage", "placement", "planning", "ring", "routing", "scheduler")),
     "shard/session.py",
     "shard/owner.py",
     *(f"shard/{name}.py" for name in ("incoming", "orders", "outgoing", "watch")),
