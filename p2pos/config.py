@@ -36,9 +36,9 @@ class Settings(BaseSettings):
     bootstrap: Annotated[tuple[str, ...], NoDecode] = ()
     """Multiaddresses with /p2p/ of peers to join through; in the environment, separated by commas."""
     model: str = ""
-    """A model directory, the name of one on a hub, or "" for the one that ships with the package."""
+    """A model directory, a model's id, its name on a hub, or "" for the one that ships with the package."""
     offline: bool = False
-    """Fetch no model from a hub: use what is here."""
+    """Fetch no model, from a hub or from peers: use what is here."""
 
     rpc_url: str = ""
     """The chain's JSON-RPC end point."""

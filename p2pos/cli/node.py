@@ -2,18 +2,19 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import click
 import trio
 
-from p2pos.cli.options import with_settings
+from p2pos.cli.options import limit_option, with_settings
 from p2pos.cli.progress import progress_bars
 from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.models import DEFAULT
-from p2pos.node import daemon
+from p2pos.node import daemon, weights
 from p2pos.node.guard import read_token
 from p2pos.node.node_config import EngineConfig, NodeConfig, Ready
 from p2pos.shard import hub
@@ -84,6 +85,8 @@ def node() -> None:
     help="Texts that the engine is to write at a time. 0: as suits it.",
 )
 @click.option("--leash", "leashed", is_flag=True, help="Leave when standard input ends.")
+@limit_option("download", "Weights that may come, from peers and hub together.")
+@limit_option("upload", "Weights that may go to peers.")
 def run(
     settings: Settings,
     layers: str,
@@ -100,13 +103,21 @@ def run(
     engine_key_file: Path | None,
     engine_sessions: int,
     leashed: bool,
+    download_limit: float,
+    upload_limit: float,
 ) -> None:
     """Serve a span of a model's layers until told to stop.
 
     Prints one line of JSON when it is ready: peer id, addresses, and the HTTP interface's URL. SIGTERM or Ctrl-C
     finishes the sessions under way, says goodbye and leaves.
     """
-    model = hub.locate(settings.model, settings.cache, offline=settings.offline) if settings.model else DEFAULT
+    model_id = weights.model_id(settings.model)
+    if model_id is not None:
+        model = trio.run(
+            partial(weights.locate, model_id, settings.bootstrap, settings.cache, offline=settings.offline)
+        )
+    else:
+        model = hub.locate(settings.model, settings.cache, offline=settings.offline) if settings.model else DEFAULT
     config = NodeConfig(
         home=settings.home,
         cache=settings.cache,
@@ -125,6 +136,9 @@ def run(
         cache_bytes=cache_memory << 20,
         leashed=leashed,
         engine=_engine(engine_url, engine_model, engine_key_file, engine_sessions),
+        model_id=model_id,
+        download_rate=download_limit * (1 << 20),
+        upload_rate=upload_limit * (1 << 20),
     )
 
     async def main() -> None:

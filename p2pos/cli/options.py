@@ -32,9 +32,10 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
         "bootstrap": click.option("--bootstrap", multiple=True, help="Multiaddress of a peer to join through."),
         "model": click.option(
             "--model",
-            help="A model directory, or a model's name on a hub: ORG/NAME[@REVISION]; to generate, one that is served.",
+            help="A model directory, a model's id (a CID), or its name on a hub, ORG/NAME[@REVISION]; to generate, one"
+            " that is served.",
         ),
-        "offline": click.option("--offline", is_flag=True, help="Fetch nothing from a hub: use what is here."),
+        "offline": click.option("--offline", is_flag=True, help="Fetch no model: use what is here."),
         "api_token_file": click.option(
             "--api-token-file",
             type=click.Path(path_type=Path, dir_okay=False),
@@ -71,6 +72,17 @@ def _at(home: Path, context: Any, given: dict[str, Any]) -> Settings:
         raise UserError(f"--home is given twice: {context.home} and {home}")
     settings: Settings = type(context)(home, context.log_level, context.log_json).settings(**given)
     return settings
+
+
+def limit_option(direction: str, text: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """`--DIRECTION-limit`, in MiB per second."""
+    return click.option(
+        f"--{direction}-limit",
+        type=click.FloatRange(0),
+        default=0.0,
+        metavar="MIB/S",
+        help=f"{text} 0: no limit.",
+    )
 
 
 def print_json(value: Any) -> None:

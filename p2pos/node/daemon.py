@@ -10,6 +10,7 @@ import trio
 from trio_typing import TaskStatus
 
 from p2pos import __version__, leash, lock, log
+from p2pos.content.bucket import Bucket
 from p2pos.errors import UserError
 from p2pos.node import gateway, loading
 from p2pos.node.client import ModelFiles, fetch_model_files, read_model_files
@@ -28,6 +29,7 @@ from p2pos.node.openai.service import Api
 from p2pos.node.routes import Routes
 from p2pos.node.serving import Seat
 from p2pos.node.switchboard import Switchboard
+from p2pos.node.weights import Swarm
 from p2pos.shard import architecture
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.coverage import Coverage, Kind, coverages
@@ -78,10 +80,12 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
         metrics = Metrics(process=True)
         discovery = Discovery(host, identity)
         await nursery.start(discovery.run, config.bootstrap)
-        known = await loading.pin(checkpoint, config.cache)
+        known = await loading.pin(checkpoint, config.cache, config.model_id)
         _, whole = check(config.model, None)
-        source = Source(config, checkpoint, known, whole.end, progress, metrics)
-        await _Node(source, host, discovery).serve(nursery, task_status)
+        swarm = Swarm(host, discovery.known, Bucket(config.download_rate))
+        source = Source(config, checkpoint, known, whole.end, progress, metrics, swarm)
+        content = ContentService(source.blocks(), await source.shelf(), Bucket(config.upload_rate), metrics=metrics)
+        await _Node(source, host, discovery, content).serve(nursery, task_status)
         nursery.cancel_scope.cancel()
 
 
@@ -104,7 +108,7 @@ def _choose(discovery: Discovery, source: Source) -> LayerSpan:
 class _Node:
     """The parts of a running node."""
 
-    def __init__(self, source: Source, host: Host, discovery: Discovery) -> None:
+    def __init__(self, source: Source, host: Host, discovery: Discovery, content: ContentService) -> None:
         self._source = source
         self._config = source.config
         self._host = host
@@ -124,7 +128,7 @@ class _Node:
             if self._config.engine is None
             else EngineSeat(host.peer, source, self._config.engine, self._switchboard, self._announce)
         )
-        self._content = ContentService(source.blocks(), metrics=self._metrics)
+        self._content = content
 
     async def serve(self, nursery: trio.Nursery, task_status: TaskStatus[Ready]) -> None:
         """Serve until told to leave, then leave in good order."""

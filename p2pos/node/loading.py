@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,16 @@ import trio
 
 from p2pos import log
 from p2pos.errors import UserError
+from p2pos.node import weights
 from p2pos.node.metrics import Metrics
 from p2pos.node.node_config import NodeConfig, Progress
+from p2pos.node.weights import Swarm
 from p2pos.shard import hub, manifest, runners
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.grammar import Grammars
 from p2pos.shard.manifest import Manifest
 from p2pos.shard.runners import Runner
+from p2pos.shard.shelf import Shelf
 from p2pos.shard.stage import Stage, needed
 from p2pos.types import Cid, LayerSpan, ModelId
 
@@ -37,6 +41,8 @@ class Source:
     progress: Progress
     metrics: Metrics
     """Count the bytes that come."""
+    swarm: Swarm | None = None
+    """Where weights may come from besides disk and hub."""
 
     @property
     def model(self) -> ModelId:
@@ -44,14 +50,34 @@ class Source:
         return self.manifest.model_id
 
     async def fetch(self, span: LayerSpan) -> None:
-        """Of a checkpoint from a hub, fetch what the span needs and isn't here."""
-        if self.checkpoint.partial is None:
-            return
+        """Of a checkpoint from a hub or from peers, fetch what the span needs and isn't here.
+
+        Raises as `hub.fetch` and `weights.fill` do.
+        """
+        if self.checkpoint.partial is not None:
+            await self._fetch_from_hub(span)
+        elif self.checkpoint.fetched is not None:
+            # the rehearsal of the loading takes a second, and the swarm wants answers meanwhile
+            wanted = await trio.to_thread.run_sync(needed, self.checkpoint, span)
+            await weights.fill(
+                self.swarm,
+                Shelf(self.checkpoint, self.manifest),
+                wanted,
+                cache=self.config.cache,
+                offline=self.config.offline,
+                progress=self.progress,
+                metrics=self.metrics,
+            )
+
+    async def _fetch_from_hub(self, span: LayerSpan) -> None:
         stop = threading.Event()
+
+        def progress(title: str, total: int) -> Callable[[int], None]:
+            return weights.paced(self.progress(title, total), self.config.download_rate, stop)
 
         def fetch() -> int:
             wanted, offline = needed(self.checkpoint, span), self.config.offline
-            return hub.fetch(self.checkpoint, wanted, offline=offline, progress=self.progress, stop=stop)
+            return hub.fetch(self.checkpoint, wanted, offline=offline, progress=progress, stop=stop)
 
         try:
             _log.info("fetching what isn't here", model=self.checkpoint.name, layers=str(span))
@@ -102,12 +128,22 @@ class Source:
         files = {known.files[name]: path for name, path in self.checkpoint.side_files().items() if name in known.files}
         return {Cid(self.model): known.to_bytes(), **files}
 
+    async def shelf(self) -> Shelf | None:
+        """The chunks of its weights, for others; None where they can't be checked chunk by chunk."""
+        return await trio.to_thread.run_sync(Shelf.of, self.checkpoint, self.manifest)
 
-async def pin(checkpoint: Checkpoint, cache: Path) -> Manifest:
-    """The checkpoint's manifest: from the cache, or made by another process, so that this one reads its span alone."""
-    if checkpoint.partial is not None:
-        return manifest.make(checkpoint)  # reads no weights
+
+async def pin(checkpoint: Checkpoint, cache: Path, wanted: ModelId | None = None) -> Manifest:
+    """The checkpoint's manifest: from the cache, or made by another process, so that this one reads its span alone.
+
+    Of a checkpoint from a hub it is the one by the hub's digests, unless it was pinned by its content and is `wanted`
+    by that name.
+    """
+    if checkpoint.fetched is not None:
+        return await trio.to_thread.run_sync(manifest.make, checkpoint)  # reads no weights
     known = manifest.cached(checkpoint, cache)
+    if checkpoint.partial is not None and (known is None or known.model_id != wanted):
+        return manifest.make(checkpoint)  # reads no weights
     if known is None:
         _log.info("naming the model by its content; this happens once", model=str(checkpoint.directory))
         command = [sys.executable, "-m", "p2pos", "model", "pin", str(checkpoint.directory)]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2pos.types import LayerSpan
+from p2pos.types import LayerSpan, ModelId
 from p2pos.wire.messages import Quantization
 
 
@@ -53,6 +53,12 @@ class NodeConfig:
     """Leave when standard input ends."""
     engine: EngineConfig | None = None
     """None where the node computes itself."""
+    model_id: ModelId | None = None
+    """What `model` was named by, where that was its id."""
+    download_rate: float = 0.0
+    """Bytes of weights per second that may come; 0 for no cap."""
+    upload_rate: float = 0.0
+    """Bytes of weights per second that may leave to peers; 0 for no cap."""
 
 
 @dataclass(frozen=True, slots=True)
