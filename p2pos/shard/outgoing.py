@@ -135,10 +135,6 @@ class Outgoing:
         """Send nothing more until `replay`: the next stage is lost, or another is to take its place."""
         self._paused = True
 
-    def resume(self) -> None:
-        """Go on where it was paused."""
-        self._paused = False
-
     def replay(self, position: int, *, windowed: int, join_rows: int) -> bool:
         """Send a new next stage all from this position on. False where that isn't here any more.
 

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 from p2pos.errors import P2posError, PeerError, UnavailableError, UserError
 from p2pos.shard.blocks import keys
 from p2pos.shard.session import Send
-from p2pos.shard.watch import Ask, Silent, Stuck, Watch
+from p2pos.shard.watch import ASLEEP_S, Ask, Silent, Stuck, Watch
 from p2pos.types import PeerId, SessionId
 from p2pos.wire.messages import (
     BLOCK_TOKENS,
@@ -271,6 +271,9 @@ class OwnerSession:
             case Phase.ROUTING:
                 self._deadline_s = now_s + RETRY_S
                 return [Reroute(self.lost)]
+            case _ if now_s - self._deadline_s >= ASLEEP_S:
+                self._deadline_s = now_s + REPAIR_DEADLINE_S  # the answers may be here, unread
+                return []
             case _:
                 return self._broken(self._waiting, "hung", self._no_answer(self._waiting), now_s)
 

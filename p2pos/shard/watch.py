@@ -23,6 +23,8 @@ ANSWER_S = 1.0
 """Seconds that a stage has to answer: several round trips across the planet."""
 AGAIN_S = 1.0
 """Seconds between two such questions while all is well."""
+ASLEEP_S = 0.25
+"""Seconds past a deadline after which it was ourselves who slept: what came meanwhile has not been read yet."""
 STUCK_S = 60.0
 """Seconds in which some stage must have computed something: the longest chunk on the slowest machine."""
 
@@ -101,9 +103,9 @@ class Watch:
         """What is to be done now."""
         if now_s < self.deadline_s:
             return None
-        if self._silent:
+        if self._silent and now_s - self.deadline_s < ASLEEP_S:
             return Silent(frozenset(self._silent))
-        if now_s - self._moved_s >= STUCK_S:
+        if not self._silent and now_s - self._moved_s >= STUCK_S:
             return Stuck(self._where())
         self._number += 1
         self._silent = set(self._peers)
