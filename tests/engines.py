@@ -6,12 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,40 @@ def _await_health(served: Served) -> None:
             if served.process.poll() is not None or time.monotonic() > deadline_s:
                 raise AssertionError(f"the engine did not start: {served.log.read_text()}") from None
             time.sleep(0.1)
+
+
+@contextmanager
+def forwarded(port: int, to: int) -> Iterator[None]:
+    """From now on what connects to a loopback port reaches another one."""
+
+    async def serve() -> None:
+        async def join(client: trio.SocketStream) -> None:
+            async def pump(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    while data := await source.receive_some(65536):
+                        await sink.send_all(data)
+                nursery.cancel_scope.cancel()
+
+            async with client, await trio.open_tcp_stream("127.0.0.1", to) as server, trio.open_nursery() as nursery:
+                nursery.start_soon(pump, client, server)
+                nursery.start_soon(pump, server, client)
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(trio.serve_tcp, join, port, host="127.0.0.1"))
+            ready.set()
+            while not over.is_set():
+                await trio.to_thread.run_sync(over.wait, 1.0)
+            nursery.cancel_scope.cancel()
+
+    ready, over = threading.Event(), threading.Event()
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield
+    finally:
+        over.set()
+        thread.join(10)
 
 
 Behave = Callable[[trio.SocketStream, str, bytes], Awaitable[None]]
