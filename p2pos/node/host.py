@@ -8,35 +8,38 @@ message here, twice as fast to connect, and the library's TLS reaches into the i
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import trio
 from libp2p import new_host
 from libp2p.abc import INotifee
+from libp2p.connection_types import ConnectionType
 from libp2p.crypto.x25519 import create_new_key_pair as new_noise_key
 from libp2p.exceptions import BaseLibp2pError
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
-from libp2p.rcmgr import ResourceLimits, ResourceManager
+from libp2p.rcmgr import Direction, ResourceLimits, ResourceManager
 from libp2p.rcmgr.connection_limits import ConnectionLimits
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.security.tls.transport import PROTOCOL_ID as TLS
 from libp2p.security.tls.transport import TLSTransport
-from libp2p.stream_muxer.exceptions import MuxedStreamEOF
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.tcp.tcp import TCP
+from multiaddr import Multiaddr
 
 from p2pos import log
 from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.node import addresses as multiaddresses
 from p2pos.node import libp2p_patches, libp2p_yamux
 from p2pos.node.conduct import Conduct
+from p2pos.node.dialling import Dialler
 from p2pos.node.identity import Identity
-from p2pos.node.streams import CLOSE_DEADLINE_S, ByteStream, FrameStream, StreamLost, Traffic, fault_of
+from p2pos.node.pipes import Pipe, RawHandler
+from p2pos.node.streams import CLOSE_DEADLINE_S, FrameStream, Traffic, fault_of
 from p2pos.types import PeerId
 from p2pos.wire import framing
 
@@ -46,8 +49,6 @@ MAX_STREAMS = 20_000
 """Open at once over all connections."""
 MAX_CONNECTIONS_PER_PEER = 4
 """Two when both ends dial at once, and two more while lost ones are not yet noticed."""
-DIAL_STAGGER_S = 0.2
-"""Head start of an address over the next one of the same peer (RFC 8305 recommends 0.25 s and 0.1 s at least)."""
 MAX_ADDRESSES = 16
 """Addresses tried of one peer, as many as an announcement holds."""
 PING_INTERVAL_S = 10.0
@@ -60,9 +61,19 @@ GOODBYE_S = 2.0
 """For closing all connections when the host ends; after that their sockets are closed without a word."""
 
 Handler = Callable[[FrameStream], Awaitable[None]]
-RawHandler = Callable[[PeerId, ByteStream], Awaitable[None]]
 
 _log = log.get("host")
+
+
+class Connection(NamedTuple):
+    """A connection that is open."""
+
+    relayed: bool
+    dialled: bool
+    """Whether it was this host that began it."""
+    remote: tuple[str, int] | None
+    """IP address and port of its other end, where that is known."""
+    close: Callable[[], Awaitable[None]]
 
 
 class Host:
@@ -70,23 +81,33 @@ class Host:
 
     def __init__(self, identity: Identity, host: Any) -> None:
         self.peer = identity.peer
-        self.addresses: tuple[str, ...] = ()
-        """Where others can dial it: real ports, `/p2p/` at the end. Empty for a pure client."""
         self.traffic: dict[str, Traffic] = {}
         """What passed over each protocol that this program speaks in frames."""
+        self.listening: tuple[str, ...] = ()
+        """Where it listens: real ports, `/p2p/` at the end. Empty for a pure client."""
+        self.learned: tuple[str, ...] = ()
+        """Where else it can be dialled, as whoever sets this found out while it runs."""
         self._host = host
         self._network = host.get_network()
         self._dialling: WeakValueDictionary[PeerId, trio.Lock] = WeakValueDictionary()
+        self.dialler = Dialler(host, self)
+        """For those who dial otherwise than `connect` does."""
+        self._on_connect: list[Callable[[PeerId], None]] = []
+        self._on_direct: list[Callable[[PeerId], None]] = []
         self._on_disconnect: list[Callable[[PeerId], None]] = []
         self._conduct = Conduct()
-        self._network.register_notifee(_Disconnects(self._disconnected))
+        self._network.register_notifee(_Connections(self._connected, self._disconnected))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where others can dial it now."""
+        return (*self.listening[: MAX_ADDRESSES - len(self.learned)], *self.learned)
 
     async def connect(self, peer: PeerId, addresses: Sequence[str], *, deadline_s: float = 10.0) -> None:
         """Have a connection to this peer, over whichever of its addresses answers first.
 
         Raises UnavailableError where none does in time, and PeerError for a peer id or an address that is none.
         """
-        peer_id = multiaddresses.library_id(peer)
         if banned_s := self.banned_s(peer):
             raise UnavailableError(f"peer {peer} is banned for {banned_s:.0f} s more", peer=peer)
         targets = [multiaddresses.dialable(text, peer) for text in addresses[:MAX_ADDRESSES]]
@@ -94,9 +115,9 @@ class Host:
         why: list[str] = []
         with trio.move_on_after(deadline_s):
             async with lock:
-                if not self._joined(peer_id):
-                    await self._race(peer_id, targets, why)
-        if not self._joined(peer_id):
+                if not self.joined(peer):
+                    await self.dialler.race(peer, targets, why)
+        if not self.joined(peer):
             tried = f"does not answer at any of its {len(targets)} addresses"
             known = tried if targets else "is not connected, and none of its addresses is known"
             raise UnavailableError(f"peer {peer} {known}", peer=peer, addresses=list(addresses), why=why)
@@ -132,7 +153,7 @@ class Host:
         """
         traffic = self.traffic.setdefault(protocol, Traffic())
 
-        async def framed(peer: PeerId, stream: ByteStream) -> None:
+        async def framed(peer: PeerId, stream: Pipe) -> None:
             frames = FrameStream(peer, stream, max_frame=max_frame, traffic=traffic)
             await handler(frames)
             await frames.finish()
@@ -147,7 +168,7 @@ class Host:
 
         async def handle(net_stream: Any) -> None:
             peer = PeerId(str(net_stream.muxed_conn.peer_id))
-            stream = _YamuxBytes(net_stream)
+            stream = Pipe(net_stream)
             if self.banned_s(peer):
                 await stream.reset()
                 await self.disconnect(peer)
@@ -180,33 +201,46 @@ class Host:
         """Seconds that a peer stays banned for; 0 where it isn't."""
         return self._conduct.banned(peer, trio.current_time())
 
+    def stop_serving(self, protocol: str) -> None:
+        """Answer that this protocol is not spoken from now on; streams that are open stay."""
+        self._host.remove_stream_handler(protocol)
+
     async def open(
         self, peer: PeerId, protocol: str, *, deadline_s: float = 10.0, max_frame: int = framing.MAX_FRAME
     ) -> FrameStream:
-        """Open a stream to a peer that is connected; `max_frame` bytes is the largest frame taken from it.
+        """Open a stream to a peer that is connected, past any relay where there is a way.
+
+        It may send frames of `max_frame` bytes at most.
 
         Raises UnavailableError where it isn't, or not any more, and PeerError where it does not speak the protocol.
         """
-        traffic = self.traffic.setdefault(protocol, Traffic())
-        stream = await self.open_raw(peer, protocol, deadline_s=deadline_s)
-        return FrameStream(peer, stream, max_frame=max_frame, traffic=traffic)
+        pipe = await self.open_raw(peer, protocol, deadline_s=deadline_s)
+        return FrameStream(peer, pipe, max_frame=max_frame, traffic=self.traffic.setdefault(protocol, Traffic()))
 
-    async def open_raw(self, peer: PeerId, protocol: str, *, deadline_s: float = 10.0) -> ByteStream:
+    async def open_raw(self, peer: PeerId, protocol: str, *, deadline_s: float = 10.0) -> Pipe:
         """As `open`, for protocols that cut their streams in another way than ours."""
         peer_id = multiaddresses.library_id(peer)
-        if not self._joined(peer_id):
+        if not self.joined(peer):
             raise UnavailableError(f"peer {peer} is not connected", peer=peer)
         try:
             with trio.fail_after(deadline_s):
-                return _YamuxBytes(await self._negotiated(peer_id, protocol))
+                return Pipe(await self._negotiated(peer_id, protocol))
         except trio.TooSlowError:
             raise UnavailableError(f"peer {peer} did not answer in {deadline_s:g} s", peer=peer) from None
         except MultiselectClientError as exc:
-            if self._joined(peer_id):
+            if self.joined(peer):
                 raise PeerError(peer, f"does not speak {protocol}", protocol=protocol) from exc
             raise UnavailableError(f"the connection to peer {peer} is gone", peer=peer) from exc
         except (BaseLibp2pError, OSError) as exc:
             raise UnavailableError(f"the connection to peer {peer} is gone", peer=peer) from exc
+
+    def on_connect(self, callback: Callable[[PeerId], None]) -> None:
+        """Have `callback` called with the peer of each connection that begins."""
+        self._on_connect.append(callback)
+
+    def on_direct(self, callback: Callable[[PeerId], None]) -> None:
+        """Have `callback` called with each peer that a relay joined us to, and that is now connected without one."""
+        self._on_direct.append(callback)
 
     def on_disconnect(self, callback: Callable[[PeerId], None]) -> None:
         """Have `callback` called with each peer whose last connection ends."""
@@ -228,6 +262,24 @@ class Host:
             if connections and not any(each.muxed_conn.streams for each in connections)
         )
 
+    def joined(self, peer: PeerId) -> bool:
+        """Whether a connection to this peer is open. Raises PeerError where it is no peer id."""
+        peer_id = multiaddresses.library_id(peer)
+        return any(_alive(connection) for connection in self._network.get_connections(peer_id))
+
+    def connections(self, peer: PeerId) -> list[Connection]:
+        """The connections that are open to a peer."""
+        return [
+            Connection(
+                each.get_connection_type() == ConnectionType.RELAYED,
+                each.direction == Direction.OUTBOUND,
+                each.muxed_conn.get_remote_address(),
+                each.close,
+            )
+            for each in self._network.get_connections(multiaddresses.library_id(peer))
+            if _alive(each)
+        ]
+
     async def disconnect(self, peer: PeerId) -> None:
         """Close every connection to this peer."""
         await self._network.close_peer(multiaddresses.library_id(peer))
@@ -243,30 +295,7 @@ class Host:
         if not await self._network.listen(wanted):
             raise UserError(multiaddresses.why_not(wanted), hint="choose another with --listen", address=address)
         found = [str(real) for real in self._network.listeners[str(wanted)].get_addrs()]
-        self.addresses += tuple(f"{real}/p2p/{self.peer}" for text in found for real in multiaddresses.expanded(text))
-
-    def _joined(self, peer_id: Any) -> bool:
-        return any(_alive(connection) for connection in self._network.get_connections(peer_id))
-
-    async def _race(self, peer_id: Any, addresses: Sequence[Any], why: list[str]) -> None:
-        """Dial every address, each a little after the one before or at once when that one failed."""
-        async with trio.open_nursery() as nursery:
-            for address in addresses:
-                failed = trio.Event()
-                nursery.start_soon(self._attempt, peer_id, address, failed, why, nursery.cancel_scope)
-                with trio.move_on_after(DIAL_STAGGER_S):
-                    await failed.wait()
-
-    async def _attempt(
-        self, peer_id: Any, address: Any, failed: trio.Event, why: list[str], race: trio.CancelScope
-    ) -> None:
-        try:
-            await self._network.dial_addr(address, peer_id)
-        except (BaseLibp2pError, OSError) as exc:
-            why.append(f"{address}: {exc}")
-            failed.set()
-        else:
-            race.cancel()
+        self.listening += tuple(f"{real}/p2p/{self.peer}" for text in found for real in multiaddresses.expanded(text))
 
     async def _negotiated(self, peer_id: Any, protocol: str) -> Any:
         # The library forgets a stream whose opening is cancelled, with the place that it holds among 256. Opening
@@ -284,6 +313,13 @@ class Host:
                 await net_stream.reset()
             raise
         return net_stream
+
+    def _connected(self, peer: PeerId) -> None:
+        for callback in self._on_connect:
+            callback(peer)
+        if {each.relayed for each in self.connections(peer)} == {True, False}:
+            for callback in self._on_direct:
+                callback(peer)
 
     def _disconnected(self, peer: PeerId) -> None:
         if peer not in self.connected():
@@ -385,7 +421,7 @@ def _limits() -> ResourceManager:
     )
 
 
-async def _reset(stream: ByteStream) -> None:
+async def _reset(stream: Pipe) -> None:
     """Reset a stream, in bounded time, whatever else is being cancelled."""
     with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_DEADLINE_S):
         await stream.reset()
@@ -395,50 +431,19 @@ def _alive(connection: Any) -> bool:
     return not connection.is_closed and not connection.muxed_conn.event_shutting_down.is_set()
 
 
-class _YamuxBytes:
-    """A `streams.ByteStream` of libp2p's, past the state machine that the library puts before yamux's own."""
+class _Connections(INotifee):  # type: ignore[misc]  # the library ships no types that mypy follows
+    """Hears of every connection that begins or ends."""
 
-    def __init__(self, net_stream: Any) -> None:
-        self._net_stream = net_stream
-        self._muxed = net_stream.muxed_stream
+    def __init__(self, begun: Callable[[PeerId], None], ended: Callable[[PeerId], None]) -> None:
+        self._begun = begun
+        self._ended = ended
 
-    async def write(self, data: bytes | memoryview) -> None:
-        try:
-            await self._muxed.write(data)
-        except (BaseLibp2pError, OSError) as exc:
-            raise StreamLost from exc
+    async def connected(self, network: Any, conn: Any) -> None:  # noqa: ARG002 - the library's signature
+        _describe(conn)
+        self._begun(PeerId(str(conn.muxed_conn.peer_id)))
 
-    async def read(self, size: int) -> bytes:
-        try:
-            return bytes(await self._muxed.read(size))
-        except MuxedStreamEOF:
-            return b""
-        except (BaseLibp2pError, OSError) as exc:
-            raise StreamLost from exc
-
-    async def close(self) -> None:
-        try:
-            await self._net_stream.close()
-        except (BaseLibp2pError, OSError) as exc:
-            _log.debug("a stream was gone before it was closed", why=repr(exc))
-
-    async def reset(self) -> None:
-        try:
-            await self._net_stream.reset()
-        except (BaseLibp2pError, OSError) as exc:
-            _log.debug("a stream was gone before it was reset", why=repr(exc))
-
-
-class _Disconnects(INotifee):  # type: ignore[misc]  # the library ships no types that mypy follows
-    """Hears of every connection that ends."""
-
-    def __init__(self, report: Callable[[PeerId], None]) -> None:
-        self._report = report
-
-    async def disconnected(self, network: Any, conn: Any) -> None:  # noqa: ARG002 - the library's signature
-        self._report(PeerId(str(conn.muxed_conn.peer_id)))
-
-    async def connected(self, network: Any, conn: Any) -> None: ...
+    async def disconnected(self, network: Any, conn: Any) -> None:  # noqa: ARG002
+        self._ended(PeerId(str(conn.muxed_conn.peer_id)))
 
     async def opened_stream(self, network: Any, stream: Any) -> None: ...
 
@@ -447,3 +452,17 @@ class _Disconnects(INotifee):  # type: ignore[misc]  # the library ships no type
     async def listen(self, network: Any, multiaddr: Any) -> None: ...
 
     async def listen_close(self, network: Any, multiaddr: Any) -> None: ...
+
+
+def _describe(connection: Any) -> None:
+    """Say of a connection whether it is relayed.
+
+    Stock: the layers above a socket lose it, all connections are of an unknown kind, and a stream may be opened
+    through a relay though a direct connection is there.
+    """
+    remote = connection.muxed_conn.get_remote_address()
+    if remote is None:
+        address = Multiaddr(multiaddresses.through("", PeerId(str(connection.muxed_conn.peer_id))))
+        connection.set_transport_info([address], ConnectionType.RELAYED)
+    else:
+        connection.set_transport_info([multiaddresses.packed(*remote[:2])], ConnectionType.DIRECT)

@@ -92,12 +92,17 @@ async def _listen_alone(host: str | None, port: int) -> list[trio.SocketListener
     """`_open_reuseport_listeners`: one process per port.
 
     Stock: listens with SO_REUSEPORT, so a second daemon on the same port starts without an error and takes half
-    of the first one's connections. Raises OpenConnectionError where the port is taken.
+    of the first one's connections. Mended: the option is set once the port is ours, so that we can dial from it
+    too, which passes routers; another process that asks for the port is still refused. Raises OpenConnectionError
+    where the port is taken.
     """
     try:
-        return list(await trio.open_tcp_listeners(port, host=host, backlog=LISTEN_BACKLOG))
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=LISTEN_BACKLOG)
     except OSError as exc:
         raise OpenConnectionError(f"can't listen on {host}:{port}: {exc}") from exc
+    for listener in listeners:
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return list(listeners)
 
 
 async def _accept(network: Any, stream: Any, address: Any, _failure: Any) -> None:

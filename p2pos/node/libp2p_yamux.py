@@ -25,6 +25,9 @@ UPDATES_PER_WINDOW = 4
 WINDOW_GROWTH = 4
 """With each update the window grows so much, from 256 KiB to yamux's 16 MiB in three updates."""
 
+MAX_WINDOW = "p2pos_max_window"
+"""The attribute of a stream whose window is to stay below yamux's largest: so many bytes."""
+
 _WAKE = "_p2pos_wake"
 _WRITING = "_p2pos_writing"
 
@@ -244,13 +247,14 @@ async def return_credit(stream: Any, *, bytes_read: int = 0) -> None:
     """`YamuxStream._auto_tune_and_send_window_update`, a quarter of the window at a time.
 
     Stock: one update per read, as many frames back as forth. Mended: one per quarter of the window, which
-    grows fourfold with each until yamux's largest.
+    grows fourfold with each until yamux's largest, or the stream's own.
     """
     stream._pending_recv_release += bytes_read
     if stream._pending_recv_release < stream.target_recv_window // UPDATES_PER_WINDOW:
         return
     increment, stream._pending_recv_release = stream._pending_recv_release, 0
-    target = min(stream.target_recv_window * WINDOW_GROWTH, yamux.MAX_WINDOW_SIZE)
+    largest = stream.__dict__.get(MAX_WINDOW, yamux.MAX_WINDOW_SIZE)
+    target = max(min(stream.target_recv_window * WINDOW_GROWTH, largest), stream.target_recv_window)
     increment += target - stream.target_recv_window
     stream.target_recv_window = target
     stream.recv_window += increment

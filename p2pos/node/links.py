@@ -28,6 +28,8 @@ MAX_LINKS = 1024
 MAX_INBOUND = 4
 """Links that one peer may have open to us. It needs one, and another while it hasn't noticed the end of the first;
 each can hold the memory of a frame."""
+MOVE_S = 10.0
+"""Seconds for a peer to take what has left on one stream before the next one goes on."""
 SEND_DEADLINE_S = 10.0
 """For one frame from `send` to the socket, dialling included."""
 
@@ -45,6 +47,9 @@ class Transport(Protocol):
 
     def serve(self, protocol: str, handler: Callable[[FrameStream], Awaitable[None]], *, max_frame: int = ...) -> None:
         """Have the handler called with each stream that is opened to us."""
+
+    def on_direct(self, callback: Callable[[PeerId], None]) -> None:
+        """Have the callback called with each peer that is connected better than it was."""
 
     def on_disconnect(self, callback: Callable[[PeerId], None]) -> None:
         """Have the callback called with each peer whose last connection ends."""
@@ -91,6 +96,7 @@ class Links:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._host.on_disconnect(self._lost)
+            self._host.on_direct(self.move)
             self._host.serve(self._protocol, self._pump)
             try:
                 task_status.started()
@@ -156,6 +162,12 @@ class Links:
             for link in list(self._links.values()):
                 await link.empty()
 
+    def move(self, peer: PeerId) -> None:
+        """Carry the link to a peer over to the connection that is best by now, without losing or turning a frame."""
+        link = self._links.get(peer)
+        if link is not None:
+            link.leave()
+
     def linked(self) -> frozenset[PeerId]:
         """The peers that a stream is open to or from."""
         return frozenset(self._joined)
@@ -179,11 +191,17 @@ class Links:
         try:
             with link.scope:
                 await self._host.connect(peer, addresses)
-                stream = await self._host.open(peer, self._protocol)
-                self._join(stream)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._watch, stream)
-                    await link.write_to(stream)
+                while True:
+                    link.leaving = False
+                    before, stream = stream, await self._host.open(peer, self._protocol)
+                    self._join(stream)
+                    if before is not None:
+                        self._part(before)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._watch, stream)
+                        await link.write_to(stream)
+                        nursery.cancel_scope.cancel()
+                    await self._end(stream)
         except (P2posError, BaseExceptionGroup) as exc:
             fault = fault_of(exc)
             if fault is None:
@@ -202,6 +220,15 @@ class Links:
         elif link.posted:
             self._joined.setdefault(peer, set())
             self._lost(peer)
+
+    async def _end(self, stream: FrameStream) -> None:
+        """End a stream in order, once the peer has taken all of it. Raises UnavailableError, PeerError."""
+        await stream.close()
+        with trio.move_on_after(MOVE_S) as slow:
+            if await stream.receive() is not None:
+                raise PeerError(stream.peer, "sent a frame on a stream that it was to read")
+        if slow.cancelled_caught:
+            raise UnavailableError(f"peer {stream.peer} did not take what was sent to it", peer=stream.peer)
 
     async def _watch(self, stream: FrameStream) -> None:
         """Wait for the end of a link's stream, on which the peer has nothing to say."""
@@ -274,10 +301,14 @@ class _Link:
         """Whether somebody relies on hearing of this link's end."""
         self.broken = False
         """Whether it did not end in order."""
+        self.leaving = False
+        """Set to have the link's frames go on over another stream."""
         self.scope = trio.CancelScope()
         """Holds all that works for this link."""
         self._put, self._get = trio.open_memory_channel[_Item](queue_frames)
         self._current: _Item | None = None
+        self._waiting: trio.CancelScope | None = None
+        """Holds the wait for the next frame."""
         self._last: _Item | None = None
         """The frame that was queued last."""
         self._error: P2posError | None = None
@@ -306,8 +337,8 @@ class _Link:
             await self._last.done.wait()
 
     async def write_to(self, stream: FrameStream) -> None:
-        """Send what is queued, in order, until the stream is lost. Raises UnavailableError."""
-        async for item in self._get:
+        """Send what is queued, in order, until the stream is to be left. Raises UnavailableError where it is lost."""
+        while (item := await self._next()) is not None:
             if item.abandoned:
                 item.done.set()
                 continue
@@ -318,6 +349,20 @@ class _Link:
                 item.error = exc
             self._current = None
             item.done.set()
+
+    async def _next(self) -> "_Item | None":
+        """The next frame, or None where this stream is to be left."""
+        found: _Item | None = None
+        if not self.leaving:
+            with trio.CancelScope() as self._waiting:
+                found = await self._get.receive()
+        return found
+
+    def leave(self) -> None:
+        """Have the frames that have not begun to leave go over another stream."""
+        self.leaving = True
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def end(self, error: P2posError) -> None:
         """Have the link's tasks end, and remember why."""

@@ -72,6 +72,7 @@ class MemoryHost:
         self._net = net
         self._nursery = nursery
         self._handlers: dict[str, Callable[[FrameStream], Awaitable[None]]] = {}
+        self._moved: list[Callable[[PeerId], None]] = []
         self._callbacks: list[Callable[[PeerId], None]] = []
         net[peer] = self
 
@@ -92,11 +93,20 @@ class MemoryHost:
     async def _handle(self, protocol: str, stream: FrameStream) -> None:
         try:
             await self._handlers[protocol](stream)
+            await stream.finish()
         except P2posError:
             await stream.reset()
 
     def serve(self, protocol: str, handler: Callable[[FrameStream], Awaitable[None]], *, max_frame: int = 0) -> None:
         self._handlers[protocol] = handler
+
+    def on_direct(self, callback: Callable[[PeerId], None]) -> None:
+        self._moved.append(callback)
+
+    def better(self, peer: str) -> None:
+        """As when a direct connection to a peer comes up beside a relayed one."""
+        for callback in self._moved:
+            callback(PeerId(peer))
 
     def on_disconnect(self, callback: Callable[[PeerId], None]) -> None:
         self._callbacks.append(callback)

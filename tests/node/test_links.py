@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock, trio_test, wait_all_tasks_blocked
 
 from p2pos.errors import InternalError, PeerError, UnavailableError
-from p2pos.node.links import MAX_INBOUND, MAX_LINKS, QUEUE_FRAMES, Links
+from p2pos.node.links import MAX_INBOUND, MAX_LINKS, MOVE_S, QUEUE_FRAMES, Links
 from p2pos.types import PeerId
 from p2pos.wire import framing
 from p2pos.wire.framing import Frame
@@ -301,6 +301,53 @@ async def test_leaving_in_order() -> None:
             await wait_all_tasks_blocked()
         assert bob.received == [(CAROL, Ack(SESSION, 1))]
         assert bob.lost == alice.lost == []
+
+
+@trio_test
+async def test_moving_to_a_better_connection() -> None:
+    """A link moves to a new stream between two frames: all arrive, in order, and nobody is lost."""
+    async with ends(ALICE, BOB) as (alice, bob):
+        for position in range(60):
+            alice.post(BOB, position)
+            if position % 20 == 10:
+                alice.host.better(BOB)
+            if position % 20 == 15:
+                await wait_all_tasks_blocked()
+        await alice.links.flush(1.0)
+        await wait_all_tasks_blocked()
+        assert [message.position for _, message in bob.received] == list(range(60))  # type: ignore[union-attr]
+        assert alice.host.opened == 4
+        assert alice.lost == bob.lost == []
+
+
+@trio_test
+async def test_moving_waits_until_all_is_taken(autojump_clock: MockClock) -> None:
+    """While the peer has not taken what left on the old stream, the new one is not opened; who never does is lost."""
+    async with ends(ALICE, BOB) as (alice, bob):
+        bob.open_gate = trio.Event()
+        alice.post(BOB, 1)
+        await wait_all_tasks_blocked()
+        alice.host.better(BOB)
+        alice.post(BOB, 2)
+        await wait_all_tasks_blocked()
+        assert alice.host.opened == 1
+        await trio.sleep(MOVE_S + 1.0)
+        assert alice.lost == [BOB]
+
+
+@trio_test
+async def test_lost_while_moving() -> None:
+    """A peer that is lost while its link moves is lost once."""
+    async with ends(ALICE, BOB) as (alice, bob):
+        bob.open_gate = trio.Event()
+        alice.post(BOB, 1)
+        await wait_all_tasks_blocked()
+        alice.host.better(BOB)
+        await wait_all_tasks_blocked()
+        alice.host.drop(BOB)
+        await wait_all_tasks_blocked()
+        assert alice.lost == [BOB]
+        assert alice.links.linked() == frozenset()
 
 
 @trio_test
