@@ -84,6 +84,12 @@ def node() -> None:
     show_default=True,
     help="Texts that the engine is to write at a time. 0: as suits it.",
 )
+@click.option(
+    "--relay/--no-relay",
+    default=True,
+    show_default=True,
+    help="Relay for nodes behind routers, where this one can be dialled itself.",
+)
 @click.option("--leash", "leashed", is_flag=True, help="Leave when standard input ends.")
 @limit_option("download", "Weights that may come, from peers and hub together.")
 @limit_option("upload", "Weights that may go to peers.")
@@ -102,6 +108,7 @@ def run(
     engine_model: str,
     engine_key_file: Path | None,
     engine_sessions: int,
+    relay: bool,
     leashed: bool,
     download_limit: float,
     upload_limit: float,
@@ -139,6 +146,7 @@ def run(
         model_id=model_id,
         download_rate=download_limit * (1 << 20),
         upload_rate=upload_limit * (1 << 20),
+        relay=relay,
     )
 
     async def main() -> None:

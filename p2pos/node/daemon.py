@@ -12,7 +12,7 @@ from trio_typing import TaskStatus
 from p2pos import __version__, leash, lock, log
 from p2pos.content.bucket import Bucket
 from p2pos.errors import UserError
-from p2pos.node import gateway, loading
+from p2pos.node import addresses, gateway, loading
 from p2pos.node.client import ModelFiles, fetch_model_files, read_model_files
 from p2pos.node.content_service import MAX_REQUEST, ContentService
 from p2pos.node.discovery import Discovery
@@ -26,6 +26,8 @@ from p2pos.node.metrics import Metrics
 from p2pos.node.node_config import NodeConfig, Progress, Ready
 from p2pos.node.openai.catalogue import Catalogue
 from p2pos.node.openai.service import Api
+from p2pos.node.reach import Reach
+from p2pos.node.relay import Relay
 from p2pos.node.routes import Routes
 from p2pos.node.serving import Seat
 from p2pos.node.switchboard import Switchboard
@@ -75,9 +77,13 @@ async def run(config: NodeConfig, progress: Progress, *, task_status: TaskStatus
 
 async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, task_status: TaskStatus[Ready]) -> None:
     identity = Identity.load_or_create(config.home / "identity.key")
-    async with trio.open_nursery() as nursery, open_host(identity, config.listen) as host:
+    relays = [relay for each in config.listen if (relay := addresses.relay_to_listen_at(each)) is not None]
+    own = [each for each in config.listen if not addresses.is_circuit(each)]
+    async with trio.open_nursery() as nursery, open_host(identity, own) as host:
         _log.info("listening", peer=host.peer, addresses=list(host.addresses))
         metrics = Metrics(process=True)
+        reach = Reach(host, Relay(host) if config.relay else None, relays)
+        await nursery.start(reach.run)
         discovery = Discovery(host, identity)
         await nursery.start(discovery.run, config.bootstrap)
         known = await loading.pin(checkpoint, config.cache, config.model_id)
@@ -85,7 +91,7 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
         swarm = Swarm(host, discovery.known, Bucket(config.download_rate))
         source = Source(config, checkpoint, known, whole.end, progress, metrics, swarm)
         content = ContentService(source.blocks(), await source.shelf(), Bucket(config.upload_rate), metrics=metrics)
-        await _Node(source, host, discovery, content).serve(nursery, task_status)
+        await _Node(source, host, reach, discovery, content).serve(nursery, task_status)
         nursery.cancel_scope.cancel()
 
 
@@ -108,8 +114,11 @@ def _choose(discovery: Discovery, source: Source) -> LayerSpan:
 class _Node:
     """The parts of a running node."""
 
-    def __init__(self, source: Source, host: Host, discovery: Discovery, content: ContentService) -> None:
+    def __init__(
+        self, source: Source, host: Host, reach: Reach, discovery: Discovery, content: ContentService
+    ) -> None:
         self._source = source
+        self._reach = reach
         self._config = source.config
         self._host = host
         self._discovery = discovery
@@ -189,6 +198,7 @@ class _Node:
             "known_nodes": len(self._discovery.known()),
             "linked_peers": len(self._links.linked()),
             "connected_peers": len(self._host.connected()),
+            **self._reach.status(),
             "version": __version__,
             "uptime_s": round(time.monotonic() - self._began_s, 1),
         }

@@ -32,6 +32,9 @@ GAUGES = {
     "known_nodes": ("p2pos_known_nodes", "Nodes that this one believes to be there, itself included."),
     "linked_peers": ("p2pos_linked_peers", "Peers that a link carries sessions to or from."),
     "connected_peers": ("p2pos_connected_peers", "Peers that a connection is open to."),
+    "relayed_peers": ("p2pos_relayed_peers", "Of them, those that only a relay joins this node to."),
+    "reservations": ("p2pos_relay_reservations", "Peers that this node keeps a place for as their relay."),
+    "circuits": ("p2pos_relay_circuits", "Circuits that run through this node as a relay."),
 }
 COUNTS = {
     "prefix_tokens": ("p2pos_prefix_cache_hit_tokens", "Positions of prompts that were cached here already."),

@@ -59,6 +59,8 @@ class NodeConfig:
     """Bytes of weights per second that may come; 0 for no cap."""
     upload_rate: float = 0.0
     """Bytes of weights per second that may leave to peers; 0 for no cap."""
+    relay: bool = True
+    """Relay for nodes that can't be dialled, unless this one can't be either."""
 
 
 @dataclass(frozen=True, slots=True)

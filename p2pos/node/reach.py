@@ -52,7 +52,6 @@ class Reach:
         self._asked: set[PeerId] = set()
         """Relays that may have agreed already, though we have not heard it yet."""
         self._news = trio.Event()
-        self._settled = trio.Event()
 
     @property
     def verdict(self) -> Verdict:
@@ -63,6 +62,20 @@ class Reach:
     def relays(self) -> tuple[PeerId, ...]:
         """Relays that hold a place for this node."""
         return tuple(self._state.places)
+
+    def status(self) -> dict[str, Any]:
+        """What `/status` shows of it."""
+        relaying = self._relay
+        return {
+            "reachable": self._state.verdict.value,
+            "relays": sorted(self._state.places),
+            "relayed_peers": sum(self._is_relayed(peer) for peer in self._host.connected()),
+            "reservations": 0 if relaying is None else relaying.reservations,
+            "circuits": 0 if relaying is None else relaying.circuits,
+        }
+
+    def _is_relayed(self, peer: PeerId) -> bool:
+        return all(each.relayed for each in self._host.connections(peer))
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the node reachable until cancelled."""
