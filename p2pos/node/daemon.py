@@ -85,6 +85,7 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
         reach = Reach(host, Relay(host) if config.relay else None, relays)
         await nursery.start(reach.run)
         discovery = Discovery(host, identity)
+        host.on_learn(discovery.say_anew)
         await nursery.start(discovery.run, config.bootstrap)
         known = await loading.pin(checkpoint, config.cache, config.model_id)
         _, whole = check(config.model, None)

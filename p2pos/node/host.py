@@ -6,7 +6,7 @@ message here, twice as fast to connect, and the library's TLS reaches into the i
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -86,12 +86,14 @@ class Host:
         self.listening: tuple[str, ...] = ()
         """Where it listens: real ports, `/p2p/` at the end. Empty for a pure client."""
         self.learned: tuple[str, ...] = ()
-        """Where else it can be dialled, as whoever sets this found out while it runs."""
+        """Where else it can be dialled, as whoever `learn`s it found out while it runs."""
         self._host = host
         self._network = host.get_network()
         self._dialling: WeakValueDictionary[PeerId, trio.Lock] = WeakValueDictionary()
         self.dialler = Dialler(host, self)
         """For those who dial otherwise than `connect` does."""
+        self._on_learn: list[Callable[[], None]] = []
+        self._keepers: list[Callable[[], Collection[PeerId]]] = []
         self._on_connect: list[Callable[[PeerId], None]] = []
         self._on_direct: list[Callable[[PeerId], None]] = []
         self._on_disconnect: list[Callable[[PeerId], None]] = []
@@ -254,13 +256,28 @@ class Host:
             if any(_alive(connection) for connection in connections)
         )
 
+    def learn(self, addresses: tuple[str, ...]) -> None:
+        """Have these be where else this host can be dialled, and those told who wait for such news."""
+        self.learned = addresses
+        for callback in self._on_learn:
+            callback()
+
+    def on_learn(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when `addresses` has changed."""
+        self._on_learn.append(callback)
+
+    def keep(self, peers: Callable[[], Collection[PeerId]]) -> None:
+        """Never count those that `peers` returns as idle: their connection is of use without a stream."""
+        self._keepers.append(peers)
+
     def idle(self) -> frozenset[PeerId]:
-        """The connected peers to whom no stream is open."""
+        """The connected peers to whom no stream is open, but for those that are kept."""
+        kept = {peer for keeper in self._keepers for peer in keeper()}
         return frozenset(
             PeerId(str(peer))
             for peer, connections in self._network.connections.items()
             if connections and not any(each.muxed_conn.streams for each in connections)
-        )
+        ).difference(kept)
 
     def joined(self, peer: PeerId) -> bool:
         """Whether a connection to this peer is open. Raises PeerError where it is no peer id."""

@@ -81,6 +81,7 @@ class Reach:
         """Keep the node reachable until cancelled."""
         self._host.serve_raw(autonat.AUTONAT_PROTOCOL, self._autonat.answer)
         self._host.serve_raw(circuits.STOP_PROTOCOL, self._accept)
+        self._host.keep(lambda: self._state.places)
         self._host.on_connect(self._connected)
         self._host.on_disconnect(self._lost)
         async with trio.open_nursery() as nursery:
@@ -213,7 +214,7 @@ class Reach:
             reached = [f"{each}/p2p/{self._host.peer}" for each in sorted(self._state.reached_at - mine)]
         learned = (*reached, *self._state.relayed())[:MAX_LEARNED]
         if learned != self._host.learned:
-            self._host.learned = learned
+            self._host.learn(learned)
             _log.info("can be dialled elsewhere now", addresses=list(learned))
 
     def _connected(self, _peer: PeerId) -> None:

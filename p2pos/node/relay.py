@@ -5,7 +5,7 @@ It speaks circuit relay v2 as any libp2p does; see `circuits` for the other side
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import trio
@@ -57,6 +57,9 @@ class RelayHost(Protocol):
     def connected(self) -> frozenset[PeerId]:
         """The peers that a connection is open to."""
 
+    def keep(self, peers: Callable[[], Collection[PeerId]]) -> None:
+        """Keep the connections to those that `peers` returns."""
+
     def on_disconnect(self, callback: Callable[[PeerId], None]) -> None:
         """Have the callback called with each peer whose last connection ends."""
 
@@ -75,6 +78,7 @@ class Relay:
         self._book = RelayBook(limits or Limits())
         self.offering = False
         host.on_disconnect(self._book.left)
+        host.keep(lambda: self._book.peers)
 
     @property
     def reservations(self) -> int:

@@ -4,6 +4,7 @@ A relay serves strangers, so each of its resources has a bound; see `Limits` for
 """
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -113,6 +114,11 @@ class RelayBook:
         running.bytes_left -= size
         self._free_s = max(self._free_s, now_s) + size / self.limits.bytes_per_s
         return max(0.0, self._free_s - now_s - BURST_S)
+
+    @property
+    def peers(self) -> Collection[PeerId]:
+        """Who has a place."""
+        return self._places.keys()
 
     @property
     def reservations(self) -> int:
