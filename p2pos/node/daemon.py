@@ -115,9 +115,7 @@ def _choose(discovery: Discovery, source: Source) -> LayerSpan:
 class _Node:
     """The parts of a running node."""
 
-    def __init__(
-        self, source: Source, host: Host, reach: Reach, discovery: Discovery, content: ContentService
-    ) -> None:
+    def __init__(self, source: Source, host: Host, reach: Reach, discovery: Discovery, content: ContentService) -> None:
         self._source = source
         self._reach = reach
         self._config = source.config
