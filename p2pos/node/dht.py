@@ -70,10 +70,12 @@ class Dht:
         self._kept = kept
         self._clock = clock
         self._locate = locate
+        self._serving = False
         self.table = RoutingTable(self._own)
 
     def serve(self) -> None:
-        """Answer others from now on."""
+        """Answer others from now on, and let those who are asked know where this node can be asked in turn."""
+        self._serving = True
         self._host.serve_raw(KAD_PROTOCOL, self._answer)
 
     def heard(self, peer: PeerId, addresses: Sequence[str]) -> None:
@@ -172,6 +174,9 @@ class Dht:
                 stream = await self._host.open_raw(peer, KAD_PROTOCOL, deadline_s=QUESTION_S)
                 try:
                     messages = VarintStream(peer, stream, most=dht_wire.MAX_ANSWER)
+                    if self._serving and self._host.addresses and not message.closerPeers:
+                        own = Contact(self._host.peer, self._own, self._host.addresses)
+                        dht_wire.add_peers(message.closerPeers, [own], connected=())
                     await messages.send(message)
                     answer = await messages.receive()
                     await stream.close()
@@ -215,6 +220,9 @@ class Dht:
 
     def _reply(self, peer: PeerId, message: Any) -> Any:
         """What to answer. Raises PeerError for a question that makes no sense."""
+        for each in dht_wire.contacts(message.closerPeers, teller=peer):
+            if each.peer == peer and each.addresses:  # it can be asked too, as it says
+                self.table.heard(each)
         kind, key = message.type, bytes(message.key)
         answer = dht_wire.request(kind, key)
         if kind == Kind.PING:

@@ -1,6 +1,5 @@
 """Nodes find one another, and who serves a model, through the DHT; what doesn't belong there is refused."""
 
-import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -48,9 +47,8 @@ async def network(count: int) -> AsyncIterator[list[Node]]:
         for index in range(count):
             identity = Identity(bytes([index + 1]) * 32)
             nodes.append(Node(await stack.enter_async_context(open_host(identity, LOOPBACK)), identity))
-        for one, other in itertools.pairwise(nodes):
-            other.dht.heard(one.host.peer, one.host.addresses)  # a chain: each knows the one before
-            one.dht.heard(other.host.peer, other.host.addresses)
+        for node in nodes[1:]:
+            node.dht.heard(nodes[0].host.peer, nodes[0].host.addresses)
         for node in nodes:
             await node.dht.refresh()
         yield nodes
@@ -76,6 +74,20 @@ def test_whom_one_has_never_heard_of() -> None:
         async with network(8) as nodes:
             assert await nodes[0].dht.locate(nodes[7].host.peer) == nodes[7].host.addresses
             assert await nodes[0].dht.locate(Identity.new().peer) == ()
+
+    run(body)
+
+
+def test_who_asks_is_known() -> None:
+    """A node that asks another is known there from then on; one that only looks and answers nobody isn't."""
+
+    async def body() -> None:
+        async with network(2) as (node, other), host() as looker:
+            assert [each.peer for each in node.dht.table.closest(0)] == [other.host.peer]
+            dht = Dht(looker, Records(verify), clock=clock, locate=lambda _: ())
+            dht.heard(node.host.peer, node.host.addresses)
+            await dht.refresh()
+            assert len(node.dht.table) == 1
 
     run(body)
 
