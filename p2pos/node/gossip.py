@@ -43,6 +43,8 @@ class Link:
     """Whose it asked for."""
     offers: dict[bytes, int] = field(default_factory=dict)
     """What it has that this node lacks, by fingerprint with the sequence."""
+    asked: dict[bytes, int] = field(default_factory=dict)
+    """What it was asked for, by fingerprint, and until when its answer is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,6 @@ class Gossip:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._links: list[Link] = []
-        self._asked: dict[bytes, int] = {}
-        """Whose announcement was asked for, by fingerprint, and until when its answer is waited for."""
 
     def joined(self, peer: PeerId, wake: Callable[[], None]) -> Link:
         """A neighbour is there: it is to be told all."""
@@ -102,7 +102,8 @@ class Gossip:
         mark = fingerprint(taken.peer)
         if link is not None:
             link.knows[mark] = max(link.knows.get(mark, 0), taken.sequence)
-        self._asked.pop(mark, None)
+        for each in self._links:
+            each.asked.pop(mark, None)
         news = taken.news
         if news is None:
             return None
@@ -154,16 +155,15 @@ class Gossip:
     def _asking(self, link: Link, now_ms: int) -> list[bytes]:
         """Of what a neighbour offered, what nobody else is being asked for."""
         want: list[bytes] = []
+        link.asked = {mark: until_ms for mark, until_ms in link.asked.items() if until_ms > now_ms}
         for mark, sequence in list(link.offers.items()):
             peer = self._table.named(mark)
             if peer is not None and self._table.sequence_of(peer) >= sequence:
                 del link.offers[mark]
-            elif self._asked.get(mark, 0) <= now_ms and len(want) < MAX_MARKS:
+            elif len(link.asked) < MAX_MARKS and not any(each.asked.get(mark, 0) > now_ms for each in self._links):
                 del link.offers[mark]
-                self._asked[mark] = now_ms + ASK_AGAIN_MS
+                link.asked[mark] = now_ms + ASK_AGAIN_MS
                 want.append(mark)
-        if len(self._asked) > MAX_OFFERS:
-            self._asked = {mark: until_ms for mark, until_ms in self._asked.items() if until_ms > now_ms}
         return want
 
     def _bodies(self, link: Link) -> list[Signed]:
