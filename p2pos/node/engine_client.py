@@ -7,7 +7,7 @@ does wrong is an UnavailableError that says so in one line.
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -69,7 +69,8 @@ class EngineClient:
             headers=headers,
             # reading has deadlines of its own, around what is awaited
             timeout=httpx.Timeout(None, connect=CONNECT_S, write=CONNECT_S, pool=CONNECT_S),
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
+            # each request has a connection of its own: one that is kept may be closed just as it is used again
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=0),
             trust_env=False,  # a proxy for the web is none for an engine, and .netrc no place for its key
         )
 
@@ -103,8 +104,11 @@ class EngineClient:
     async def stream(self, can: Abilities, wish: Wish) -> AsyncIterator["Stream"]:
         """A stream of a text; leaving it ends the request. Raises UnavailableError where the engine refuses."""
         path, body = engine_api.request(can, wish)
+        request = self._http.build_request("POST", path, json=body)
         with self._failures():
-            async with self._http.stream("POST", path, json=body) as response:
+            with trio.fail_after(FIRST_S):  # some answer nothing before the first token
+                response = await self._http.send(request, stream=True)
+            async with aclosing(response):
                 if response.status_code != httpx.codes.OK:
                     raise await self._refused(response)
                 kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -160,7 +164,7 @@ class EngineClient:
         except (httpx.TimeoutException, httpx.NetworkError) as exc:
             raise self.fault(f"is gone ({type(exc).__name__})") from exc
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ssl.SSLError) as exc:
-            raise self.fault(f"does not speak HTTP as it should: {str(exc)[:200]}") from exc
+            raise self.fault(f"broke off, or speaks no proper HTTP: {str(exc)[:200]}") from exc
 
 
 class Stream:

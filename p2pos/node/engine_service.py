@@ -274,11 +274,16 @@ class RemoteEngine:
             self._suspect = trio.Event()
             try:
                 await engine_probe.alive(self._client)
-                self._queued = await engine_probe.queue(self._client, self.found.can.make)
             except UnavailableError as exc:
                 # one that streams still is only slow; one that refuses connections is gone
                 if exc.fields.get("gone") or trio.current_time() - self._heard_s > CHECK_S:
                     await self._down(exc)
+                continue
+            try:
+                self._queued = await engine_probe.queue(self._client, self.found.can.make)
+            except UnavailableError as exc:
+                self._queued = 0
+                _log.debug("the engine does not tell its queue", url=self._client.url, why=exc.message)
 
     async def _down(self, why: UnavailableError) -> None:
         """End its sessions, and wait for it to come back."""

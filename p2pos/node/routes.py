@@ -82,5 +82,7 @@ class Routes:
         return patch(announcements, torn, gaps, model, avoid=frozenset(lost - back))
 
     def _is_back(self, announced: Announcement) -> bool:
-        """Whether a peer that was lost has said anything since."""
-        return announced.sequence > self._last.get(PeerId(announced.peer), announced.sequence)
+        """Whether a peer that was lost has said since that it serves."""
+        return not announced.draining and announced.sequence > self._last.get(
+            PeerId(announced.peer), announced.sequence
+        )

@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from p2pos.errors import UnavailableError
-from p2pos.node import engine_service
+from p2pos.node import engine_client, engine_service
 from p2pos.node.engine_api import Abilities, Make
 from p2pos.node.engine_client import EngineClient
 from p2pos.node.engine_probe import Found, Model
@@ -307,15 +307,20 @@ def test_an_engine_that_fails_in_mid_text_is_a_fault_at_once(text: Any, why: str
 
 
 def test_an_engine_that_writes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that holds a stream open and sends nothing but pings is left when its time is up."""
+    """One that sends nothing at all, or nothing but pings, is left when its time is up."""
     monkeypatch.setattr(engine_service, "FIRST_S", 0.1)
+    monkeypatch.setattr(engine_client, "FIRST_S", 0.1)
+
+    async def nothing(stream: trio.SocketStream) -> None:
+        await stream.receive_some(1)
 
     async def act(made: Rig) -> StageMessage:
         return (await made.write())[0]
 
-    fault = with_engine(Behaviour([hangs_after(b": ping\n\n")]), act)
-    assert isinstance(fault, Fault)
-    assert "does not answer in time" in fault.text
+    for text in (hangs_after(b": ping\n\n"), nothing):
+        fault = with_engine(Behaviour([text]), act)
+        assert isinstance(fault, Fault)
+        assert "does not answer in time" in fault.text
 
 
 def test_what_the_engine_cannot_do_is_refused_by_name() -> None:
