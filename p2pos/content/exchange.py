@@ -29,8 +29,9 @@ REQUESTS = 32
 """Requests under way to one peer; many tensors are of some KB."""
 MAX_PEERS = 8
 """Peers that are asked at once: with `WINDOW`, 64 MiB under way."""
-STALL_S = 30.0
-"""Seconds without an answer after which a peer counts as gone: a chunk of 2 MiB at 70 KB/s."""
+STALL_S = 120.0
+"""Seconds without an answer after which a peer counts as gone: a chunk of 2 MiB at 18 KB/s, from one that is capped and
+has others to serve. Where another peer has its chunks, nobody waits for that."""
 PATIENCE_S = 10.0
 """Seconds to wait for a peer that has what is lacking."""
 OTHERS = 2

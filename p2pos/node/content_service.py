@@ -32,8 +32,10 @@ from p2pos.wire.messages import (
     WireMessage,
 )
 
-MAX_WANTS = 256 + MAX_CHUNKS
-"""Questions on one stream: a manifest and its side files are under a hundred, and each chunk may be asked for once."""
+MAX_CHUNK_WANTS = MAX_CHUNKS
+"""Chunks that one stream may ask for: each once."""
+MAX_WANTS = 256
+"""Other questions on one stream: a manifest and its side files are under a hundred."""
 MAX_REQUEST = 4096
 """Bytes of a frame that asks: a question is some hundred."""
 MAX_STREAMS_PER_PEER = 2
@@ -44,8 +46,8 @@ IDLE_S = 30.0
 """Seconds after which a stream that asks for nothing is closed."""
 FETCH_DEADLINE_S = 60.0
 """Seconds for one block: the largest tokenizer, 34 MB, at 5 Mbit/s."""
-CHUNK_DEADLINE_S = 60.0
-"""Seconds for a peer to take one chunk: 2 MiB at 35 KB/s."""
+SEND_DEADLINE_S = 120.0
+"""Seconds for a peer to take one answer: a chunk of 2 MiB at 18 KB/s, the largest tokenizer at 2 Mbit/s."""
 
 
 class ContentService:
@@ -81,18 +83,22 @@ class ContentService:
 
     async def serve(self, stream: FrameStream) -> None:
         """Answer questions on one stream until it ends. Raises PeerError for anything else that comes."""
-        weights = False
+        weights, left, chunks_left = False, MAX_WANTS, MAX_CHUNK_WANTS
         try:
-            for _ in range(MAX_WANTS):
+            while left and chunks_left:
                 with trio.move_on_after(IDLE_S) as idle:
                     frame = await stream.receive()
                 if idle.cancelled_caught or frame is None:
                     break
-                if isinstance(frame.message, WantChunk) and not weights:
+                if not isinstance(frame.message, WantChunk):
+                    left -= 1
+                elif weights:
+                    chunks_left -= 1
+                else:
                     self._admit(stream.peer)
                     weights = True
                 answer, payload = await self._answer(frame.message, stream.peer)
-                await stream.send(answer, payload, deadline_s=CHUNK_DEADLINE_S)
+                await stream.send(answer, payload, deadline_s=SEND_DEADLINE_S)
                 if self._metrics is not None:
                     self._metrics.served(len(payload))
             await stream.close()

@@ -22,6 +22,7 @@ from p2pos.node.fetcher import Fetcher
 from p2pos.node.host import Host
 from p2pos.node.metrics import Metrics
 from p2pos.node.node_config import Progress
+from p2pos.node.vetting import vet
 from p2pos.node.visitor import Visitor, visit
 from p2pos.shard import checkpoint as local
 from p2pos.shard import hub, hub_chunks, manifest, shelf
@@ -36,6 +37,8 @@ HUB_PATIENCE_S = 2.0
 """Seconds to wait for a peer where the hub may have what is lacking; else `PATIENCE_S`."""
 MAX_ASKED = 16
 """Peers that are asked for a manifest, one after the other."""
+MAX_SIDE_FILES = 256 << 20
+"""Bytes of a model's side files together; the largest tokenizer in use has 34 MB."""
 REPORT_S = 10.0
 """Seconds between two lines of the log that say how far a fetch is."""
 
@@ -130,9 +133,22 @@ async def _from_one(host: Host, peer: PeerId, model: ModelId, name: str, cache: 
     made = await trio.to_thread.run_sync(lambda: Manifest.from_bytes(data, peer=peer))
     if not made.by_content:
         return await trio.to_thread.run_sync(_from_hub, model, name, cache)
-    blocks = await fetch(host, peer, sorted(set(shelf.side_files(made, peer=peer).values())))
+    blocks = await _side_files(host, peer, made)
     leaves = await fetch_digests(host, peer, model)
     return await trio.to_thread.run_sync(lambda: shelf.lay_out(cache, made, leaves, blocks, name, peer=peer))
+
+
+async def _side_files(host: Host, peer: PeerId, made: Manifest) -> dict[Cid, bytes]:
+    """The side files of a manifest. Raises PeerError where they are too large, or the tokenizer isn't fit for use."""
+    blocks: dict[Cid, bytes] = {}
+    files = shelf.side_files(made, peer=peer)
+    for wanted in sorted(set(files.values())):
+        blocks |= await fetch(host, peer, [wanted])
+        if sum(map(len, blocks.values())) > MAX_SIDE_FILES:
+            raise PeerError(peer, f"has side files of more than {MAX_SIDE_FILES:,} bytes")
+    if "tokenizer.json" in files:
+        await vet(blocks[files["tokenizer.json"]], peer=peer)
+    return blocks
 
 
 def _from_hub(model: ModelId, name: str, cache: Path) -> Path:

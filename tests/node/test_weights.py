@@ -126,6 +126,17 @@ def test_a_liar_is_passed_over(tmp_path: Path, source: Shelf, what: str) -> None
     assert join(source.model, services, cache) == shelf.home(cache, source.model)
 
 
+def test_a_strangers_tokenizer_is_tried_first(tmp_path: Path) -> None:
+    """One that can't be read is the peer's fault, and isn't written to the disk."""
+    directory = shelves.write(tmp_path / "source")
+    (directory / "tokenizer.json").write_text("{}")
+    source = shelves.full(directory)
+    blocks = files(source) | {source.manifest.files["tokenizer.json"]: b"{}"}
+    with pytest.raises(PeerError, match="tokenizer can't be used"):
+        join(source.model, [ContentService(blocks, source)], tmp_path / "cache")
+    assert not shelf.is_here(tmp_path / "cache", source.model)
+
+
 def test_nobody_serves_it(tmp_path: Path, source: Shelf) -> None:
     """A swarm of other models, and nobody to ask at all."""
     other = ModelId(source.manifest.files["config.json"])
