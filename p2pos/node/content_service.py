@@ -72,7 +72,6 @@ class ContentService:
     ) -> None:
         self._blocks = dict(blocks)
         self._metrics = metrics
-        self._metrics = metrics
         self._reading = trio.Lock()
         self._shelf = shelf
         self._upload = upload or Bucket(0)

@@ -2,9 +2,12 @@
 
 import json
 import re
+import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from p2pos.wire.messages import BLOCK_TOKENS
 from scripts import make_dashboard
 from tests import checkpoints
-from tests.swarms import Node, swarm
+from tests.swarms import Node, node, swarm
 
-TEXTS, PROMPT, TOKENS = 3, 40, 12
+TEXTS, PROMPT, TOKENS, MANY = 3, 40, 12, 250
 """The prompt has two whole blocks of 16 positions, which later texts find in the cache."""
 GREEDY = {"temperature": 0, "logit_bias": {"1": -100}}
 """The model's end token is ruled out, so that every text has all its tokens."""
@@ -28,9 +31,9 @@ NOT_SHOWN |= {"process_resident_memory_bytes"}  # p2pos_resident_memory_bytes is
 """What comes with the client's library and tells a person nothing more."""
 
 
-def families(node: Node) -> list[Metric]:
+def families(of: Node) -> list[Metric]:
     """What Prometheus would read."""
-    with urllib.request.urlopen(f"{node.ready['api']}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"{of.ready['api']}/metrics", timeout=10) as answer:
         assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         text = answer.read().decode()
     found = list(text_string_to_metric_families(text))
@@ -38,11 +41,11 @@ def families(node: Node) -> list[Metric]:
     return found
 
 
-def scrape(node: Node) -> Scrape:
+def scrape(of: Node) -> Scrape:
     """Every sample, by its name and labels."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in families(node)
+        for family in families(of)
         for sample in family.samples
     }
 
@@ -51,15 +54,15 @@ def value(samples: Scrape, name: str, **labels: str) -> float:
     return samples[name, tuple(sorted(labels.items()))]
 
 
-def ask(node: Node, **changes: Any) -> int:
+def ask(to: Node, **changes: Any) -> int:
     """One completion of random tokens; its status."""
     body = {"model": "m", "prompt": [5] * PROMPT, "max_tokens": TOKENS, **GREEDY, **changes}
     request = urllib.request.Request(
-        f"{node.ready['api']}/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"}
+        f"{to.ready['api']}/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            assert json.load(answer)["usage"]["completion_tokens"] == TOKENS
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            assert json.load(answer)["usage"]["completion_tokens"] == body["max_tokens"]
             return int(answer.status)
     except urllib.error.HTTPError as exc:
         exc.read()
@@ -67,9 +70,14 @@ def ask(node: Node, **changes: Any) -> int:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six layers of random weights."""
+    return checkpoints.save_chat(tmp_path_factory.mktemp("models") / "m")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[list[Node]]:
     """Head and tail, after some texts and one refusal, all asked of the head."""
-    model = checkpoints.save_chat(tmp_path_factory.mktemp("models") / "m")
     with swarm(tmp_path_factory.mktemp("swarm"), model, ("0:2", "2:6"), "--dtype", "f32") as (head, tail):
         assert any(head.status()["known_nodes"] == 2 for _ in range(500))
         assert [ask(head) for _ in range(TEXTS)] == [200] * TEXTS
@@ -186,3 +194,33 @@ def test_the_manual_names_every_metric(pair: list[Node]) -> None:
     page = (make_dashboard.PAGE.parent.parent / "monitoring.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(p2pos_\w+)`", page))
     assert named == {name for name in offered if name.startswith("p2pos_")}
+
+
+def test_a_repair_is_counted_where_the_text_was_asked_for(pair: list[Node], model: Path, tmp_path: Path) -> None:
+    """The stage that computes a text is killed: the text is whole, and its repair and pause are in the metrics."""
+    head, tail = pair
+    joining = ("--layers", "2:6", "--bootstrap", head.address, "--dtype", "f32")
+    with node(tmp_path / "spare", model, *joining) as spare, ThreadPoolExecutor(1) as asking:
+        assert any(head.status()["known_nodes"] == 3 for _ in range(500))
+        answer = asking.submit(ask, head, max_tokens=MANY)
+        victim = first_with_a_session(tail, spare)
+        victim.stop(signal.SIGKILL)
+        assert answer.result(120) == 200
+        found = scrape(head)
+    repairs = [count for (name, _), count in found.items() if name == "p2pos_route_repair_pause_seconds_count"]
+    assert sum(repairs) == 1
+    assert value(found, "p2pos_route_repair_pause_seconds_count", cause="lost") == 1
+    assert 0 < value(found, "p2pos_route_repair_pause_seconds_sum", cause="lost") < 30
+    assert value(found, "p2pos_links_lost_total") >= 1
+    assert value(found, "p2pos_texts_total", end="failed") == 0
+    story = [json.loads(line) for line in head.log.read_text().splitlines() if '"failover"' in line]
+    assert [line["event"] for line in story if line["event"] in {"lost", "resumed"}] == ["lost", "resumed"]
+
+
+def first_with_a_session(*nodes: Node) -> Node:
+    """Ask until one of these holds a session: each question is a round trip, so this does not spin. Bounded."""
+    for _ in range(2000):
+        for each in nodes:
+            if each.status()["cached_tokens"] > PROMPT:
+                return each
+    raise AssertionError("nobody computes")
