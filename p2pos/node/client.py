@@ -224,11 +224,16 @@ class Generation:
         while True:
             if self._route_wanted:
                 await self._reroute()
-            with trio.move_on_at(self._session.deadline_s) as waiting:
-                event = await self._receive.receive()
-            if waiting.cancelled_caught:
-                self._perform(self._session.on_time(trio.current_time()))
-            elif not isinstance(event, _Wake):
+            await trio.lowlevel.checkpoint()
+            try:
+                event = self._receive.receive_nowait()  # what is here is read, however late whoever reads it comes
+            except trio.WouldBlock:
+                with trio.move_on_at(self._session.deadline_s) as waiting:
+                    event = await self._receive.receive()
+                if waiting.cancelled_caught:
+                    self._perform(self._session.on_time(trio.current_time()))
+                    continue
+            if not isinstance(event, _Wake):
                 return event
 
     async def _reroute(self) -> None:

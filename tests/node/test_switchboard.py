@@ -66,7 +66,7 @@ async def opened(parts: Parts, made: Generation, *peers: PeerId) -> bytes:
     return session
 
 
-def run(body: Any) -> None:
+def run(body: Any, **how: Any) -> None:
     async def main() -> None:
         parts = Parts()
         async with trio.open_nursery() as nursery:
@@ -74,7 +74,7 @@ def run(body: Any) -> None:
             await body(parts)
             nursery.cancel_scope.cancel()
 
-    trio.run(main)
+    trio.run(main, **how)
 
 
 def test_a_message_to_oneself_needs_no_socket() -> None:
@@ -216,3 +216,19 @@ def test_a_loss_is_told_to_both() -> None:
                 await made.emitted()
 
     run(body)
+
+
+def test_a_text_is_read_to_its_end_however_late() -> None:
+    """Its last tokens and its end wait for a slow reader, long after every deadline of its session."""
+
+    async def body(parts: Parts) -> None:
+        async with generation(parts, OTHER) as made:
+            session = await opened(parts, made, OTHER)
+            for index in range(4):
+                parts.from_(OTHER, Tokens(session, 3 + index, [10 + index], "length" if index == 3 else ""))
+            await trio.sleep(1000)
+            with trio.fail_after(1):
+                assert [token async for token in made] == [10, 11, 12, 13]
+            assert made.finish_reason == "length"
+
+    run(body, clock=trio.testing.MockClock(autojump_threshold=0.01))
