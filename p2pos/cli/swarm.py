@@ -18,7 +18,7 @@ from p2pos.node.discovery import wall_ms
 from p2pos.node.visitor import visit
 
 WATCH_S = 2.0
-"""Between two looks; nodes speak anew every three seconds."""
+"""Between two looks; nodes speak anew every four seconds."""
 
 
 @click.group()

@@ -21,8 +21,8 @@ REACH_S = 3.0
 """Seconds to connect to one node, and for its answer."""
 REMEMBER_S = 60.0
 """Seconds for which somebody who left is shown, while one watches."""
-UNHEARD_S = 8.0
-"""Seconds without news after which nobody seems to answer: nodes speak anew every three."""
+UNHEARD_S = 10.0
+"""Seconds without news after which nobody seems to answer: nodes speak anew every four."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
         metrics = Metrics(process=True)
         reach = Reach(host, Relay(host) if config.relay else None, relays)
         await nursery.start(reach.run)
-        discovery = Discovery(host, identity)
+        discovery = Discovery(host, identity, metrics=metrics)
         host.on_learn(discovery.say_anew)
         await nursery.start(discovery.run, config.bootstrap)
         known = await loading.pin(checkpoint, config.cache, config.model_id)

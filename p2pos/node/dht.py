@@ -20,6 +20,7 @@ from p2pos.node import dht_wire, records
 from p2pos.node.dht_wire import KAD_PROTOCOL, Kind, VarintStream
 from p2pos.node.host import Host
 from p2pos.node.kademlia import Contact, K, Lookup, RoutingTable, position
+from p2pos.node.metrics import LookUp, Metrics
 from p2pos.node.records import Records
 from p2pos.node.streams import ByteStream, StreamLost
 from p2pos.types import PeerId
@@ -59,12 +60,20 @@ class Dht:
         kept: the records that this node keeps for others.
         clock: milliseconds since the epoch.
         locate: addresses that a peer said it is at, where it's known by other ways; empty where it isn't.
+        metrics: count the look-ups.
 
     """
 
     def __init__(
-        self, host: Host, kept: Records, *, clock: Callable[[], int], locate: Callable[[PeerId], Sequence[str]]
+        self,
+        host: Host,
+        kept: Records,
+        *,
+        clock: Callable[[], int],
+        locate: Callable[[PeerId], Sequence[str]],
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics
         self._host = host
         self._own = dht_wire.peer_position(host.peer)
         self._kept = kept
@@ -95,6 +104,7 @@ class Dht:
         lookup = Lookup(target, [*start, *self.table.closest(target)], own=self._own)
         found = Found(lookup)
         seen: set[bytes] = set()
+        began_s = trio.current_time()
 
         async def ask(contact: Contact) -> None:
             try:
@@ -120,7 +130,15 @@ class Dht:
         with trio.move_on_after(LOOKUP_S):
             async with trio.open_nursery() as nursery:
                 more()
+        self._tell(found, trio.current_time() - began_s, wants_value=kind == Kind.GET_VALUE)
         return found
+
+    def _tell(self, found: Found, seconds: float, *, wants_value: bool) -> None:
+        if self._metrics is None or not found.lookup.questions:
+            return  # whoever knows nobody has not looked anything up
+        here = bool(found.announcements) or not wants_value
+        outcome: LookUp = "failed" if not found.lookup.closest() else "found" if here else "absent"
+        self._metrics.looked_up(outcome, seconds, found.lookup.hops)
 
     async def holders(self, model: str) -> list[Contact]:
         """The peers that are to keep the record of a model."""

@@ -29,6 +29,7 @@ from p2pos.node.gossip import Gossip, Told
 from p2pos.node.host import Host
 from p2pos.node.identity import Identity, verify
 from p2pos.node.kademlia import Contact
+from p2pos.node.metrics import Metrics
 from p2pos.node.neighbours import Neighbours
 from p2pos.node.records import Records
 from p2pos.node.streams import FrameStream
@@ -103,18 +104,22 @@ class Discovery:
         host: a running host.
         identity: signs what it says.
         clock: tells the time.
+        metrics: count what is believed, what isn't, and the look-ups.
 
     """
 
-    def __init__(self, host: Host, identity: Identity, *, clock: Clock = wall_ms) -> None:
+    def __init__(
+        self, host: Host, identity: Identity, *, clock: Clock = wall_ms, metrics: Metrics | None = None
+    ) -> None:
+        self._metrics = metrics
         self._host = host
         self._identity = identity
         self._clock = clock
         self._table = Table(verify, others=OTHERS)
         self._records = Records(verify)
-        self._gossip = Gossip(self._table)
+        self._gossip = Gossip(self._table, count=self._count)
         self._neighbours = Neighbours(host, self._gossip, clock=clock, on_news=self._heard)
-        self.dht = Dht(host, self._records, clock=clock, locate=self._locate)
+        self.dht = Dht(host, self._records, clock=clock, locate=self._locate, metrics=metrics)
         self._bootstrap: dict[PeerId, str] = {}
         self._describe: Describe | None = None
         self._own: Signed | None = None
@@ -366,6 +371,12 @@ class Discovery:
                 self._heard(teller, news)
             if number % 64 == 63:
                 await trio.lowlevel.checkpoint()  # each takes some 0.1 ms to verify
+
+    def _count(self, reason: str) -> None:
+        if self._metrics is not None and reason:
+            self._metrics.refused(reason)
+        elif self._metrics is not None:
+            self._metrics.believed()
 
     def _heard(self, _teller: PeerId, told: Told) -> None:
         """Something new was told."""

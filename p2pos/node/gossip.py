@@ -60,11 +60,13 @@ class Gossip:
 
     Args:
         table: what is believed; news is put into it and taken from it.
+        count: told of each announcement that was news, "", or was not believed, with the reason in a word.
 
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, *, count: Callable[[str], None] = lambda _: None) -> None:
         self._table = table
+        self._count = count
         self._links: list[Link] = []
 
     def joined(self, peer: PeerId, wake: Callable[[], None]) -> Link:
@@ -95,6 +97,7 @@ class Gossip:
         try:
             taken = self._table.take(signed, now_ms)
         except PeerError as exc:
+            self._count(exc.fields.get("reason", "other"))
             if exc.fields.get("forged"):
                 raise PeerError(teller, f"passed on a forged announcement of {exc.peer or 'nobody'}") from exc
             _log.debug("not believed", teller=teller, peer=exc.peer, why=exc.message)
@@ -107,6 +110,7 @@ class Gossip:
         news = taken.news
         if news is None:
             return None
+        self._count("")
         if taken.first or news.goodbye or news.draining:
             self.spread(news, teller=link)
         return Told(news, taken.first)

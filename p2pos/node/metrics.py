@@ -184,8 +184,8 @@ class Metrics:
         """An announcement told something new."""
         self._believed.inc()
 
-    def refused(self, reason: Refusal) -> None:
-        """An announcement was not believed."""
+    def refused(self, reason: str) -> None:
+        """An announcement was not believed; the reason is one of `Refusal`."""
         self._refused[reason].inc()
 
     def looked_up(self, outcome: LookUp, seconds: float, hops: int) -> None:

@@ -102,23 +102,24 @@ class Table:
             now_ms: milliseconds since the epoch.
 
         Raises PeerError where it is forged, broken, out of its time, older than what is known, or one too many. Its
-        field `forged` is true where whoever passed it on could have known: no key made this signature over it.
+        field `forged` is true where whoever passed it on could have known: no key made this signature over it. Its
+        field `reason` says in a word what was wrong (`metrics.Refusal`).
 
         """
         try:
             told = codec.decode_announcement(signed.body)
         except PeerError as exc:
             self._signer(signed)  # a later version's announcement is no forgery
-            raise PeerError(exc.peer, exc.message) from exc
+            raise PeerError(exc.peer, exc.message, reason="malformed") from exc
         peer = PeerId(told.peer)
         known = self._entries.get(peer)
         if known is not None and known.signed == signed:
             return Taken(peer, told.sequence, None)
         if self._signer(signed) != peer:
-            raise PeerError(peer, "has an announcement that another peer signed", forged=True)
+            raise PeerError(peer, "has an announcement that another peer signed", forged=True, reason="forged")
         _check(told, now_ms)
         if known is not None and told.sequence <= known.announcement.sequence:
-            raise PeerError(peer, "has an announcement that is older than what is known of it")
+            raise PeerError(peer, "has an announcement that is older than what is known of it", reason="replayed")
         if known is None or known.announcement.model != told.model:
             self._make_room(peer, told.model, now_ms, newcomer=known is None)
         if known is not None:
@@ -195,15 +196,16 @@ class Table:
         try:
             return self._verify(signed.public_key, DOMAIN + signed.body, signed.signature)
         except PeerError as exc:
-            raise PeerError(exc.peer, exc.message, forged=True) from exc
+            raise PeerError(exc.peer, exc.message, forged=True, reason="forged") from exc
 
     def _make_room(self, peer: PeerId, model: str, now_ms: int, *, newcomer: bool) -> None:
         if (newcomer and len(self._entries) >= self._capacity) or self.room(model) <= 0:
             self.expire(now_ms)
         if newcomer and len(self._entries) >= self._capacity:
-            raise PeerError(peer, f"is one too many: {self._capacity} nodes are known")
+            raise PeerError(peer, f"is one too many: {self._capacity} nodes are known", reason="full")
         if model not in self._followed and self._per_model[model] >= self._others:
-            raise PeerError(peer, f"is one too many of a model of no concern here: {self._others} are known")
+            text = f"is one too many of a model of no concern here: {self._others} are known"
+            raise PeerError(peer, text, reason="full")
 
     def _count(self, model: str, change: int) -> None:
         self._per_model[model] += change
@@ -214,15 +216,21 @@ class Table:
 def _check(told: Announcement, now_ms: int) -> None:
     """Raise PeerError where what was said can't be so."""
     if told.expires != told.sequence + LIFETIME_MS:
-        raise PeerError(told.peer, f"has an announcement that is not good for {LIFETIME_MS} ms")
+        raise _impossible(told, f"has an announcement that is not good for {LIFETIME_MS} ms")
     if told.sequence > now_ms + MAX_AHEAD_MS:
-        raise PeerError(told.peer, "has an announcement from the future", ahead_ms=told.sequence - now_ms)
+        ahead_ms = told.sequence - now_ms
+        raise PeerError(told.peer, "has an announcement from the future", reason="future", ahead_ms=ahead_ms)
     if told.expires <= now_ms:
-        raise PeerError(told.peer, "has an announcement that has expired", ago_ms=now_ms - told.expires)
+        ago_ms = now_ms - told.expires
+        raise PeerError(told.peer, "has an announcement that has expired", reason="expired", ago_ms=ago_ms)
     if not told.start < told.end <= told.layers:
-        raise PeerError(told.peer, f"announces layers {told.start}:{told.end} of {told.layers}")
+        raise _impossible(told, f"announces layers {told.start}:{told.end} of {told.layers}")
     speeds = (told.tokens_per_s, told.layer_tokens_per_s, *(ms for _, ms in told.round_trips))
     if not all(math.isfinite(each) for each in speeds):
-        raise PeerError(told.peer, "announces a speed that is no number")
+        raise _impossible(told, "announces a speed that is no number")
     if not all(text.isprintable() for text in (told.model, told.model_name, *told.addresses)):
-        raise PeerError(told.peer, "has an announcement with characters that can't be shown")
+        raise _impossible(told, "has an announcement with characters that can't be shown")
+
+
+def _impossible(told: Announcement, text: str) -> PeerError:
+    return PeerError(told.peer, text, reason="impossible")

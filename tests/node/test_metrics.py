@@ -58,7 +58,7 @@ def test_a_value_that_is_none_of_a_labels_makes_one_series() -> None:
     metrics = Metrics()
     before = len(samples(metrics))
     for number in range(100):
-        metrics.refused(f"reason {number}")  # type: ignore[arg-type]
+        metrics.refused(f"reason {number}")
     found = samples(metrics)
     assert found["p2pos_announcements_refused_total", ("other",)] == 100
     assert len(found) == before + 1
