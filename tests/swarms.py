@@ -39,10 +39,12 @@ class Node:
         return self.process.wait(30)
 
 
-def p2pos(*arguments: str, home: Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+def p2pos(
+    *arguments: str, home: Path, check: bool = True, prefix: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     done = subprocess.run(
-        [*P2POS, "--home", str(home), *arguments],
+        [*prefix, *P2POS, "--home", str(home), *arguments],
         capture_output=True,
         text=True,
         timeout=120,
@@ -56,15 +58,31 @@ def p2pos(*arguments: str, home: Path, check: bool = True, **environment: str) -
 
 @contextmanager
 def node(
-    directory: Path, model: Path | str | None, *arguments: str, environment: Mapping[str, str] | None = None
+    directory: Path,
+    model: Path | str | None,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Node]:
-    """One node, ready; killed at the end where it still runs."""
+    """One node, ready; killed at the end where it still runs. `prefix` runs a command elsewhere."""
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "log"
     chosen = ["--model", str(model)] if model else []
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [*P2POS, "--home", str(directory), "--log-json", "node", "run", *chosen, "--threads", "1", *arguments],
+            [
+                *prefix,
+                *P2POS,
+                "--home",
+                str(directory),
+                "--log-json",
+                "node",
+                "run",
+                *chosen,
+                "--threads",
+                "1",
+                *arguments,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,

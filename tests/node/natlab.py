@@ -194,6 +194,11 @@ class Machine:
     own_users: bool
     """Whether that is in a user namespace of its own."""
 
+    @property
+    def prefix(self) -> list[str]:
+        """The command that runs a command there."""
+        return self.command()
+
     def command(self, *command: str) -> list[str]:
         """What runs this command there."""
         users = ["--user", "--preserve-credentials"] if self.own_users else []

@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from p2pos import log
 from p2pos.errors import PeerError, UnavailableError
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity
@@ -105,8 +106,5 @@ def say(what: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    if "P2POS_TEST_LOG" in __import__("os").environ:
-        from p2pos import log
-
-        log.configure()
+    log.configure()
     trio.run(main)
