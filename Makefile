@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS := contracts/node_modules/.package-lock.json
+INTEROP := tests/interop/node_modules/.package-lock.json
 
 .PHONY: setup demo test lint soak clean docs
 
-setup: $(STAMP) $(TOOLS)
+setup: $(STAMP) $(TOOLS) $(INTEROP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +19,11 @@ $(STAMP): pyproject.toml constraints.txt
 # lock file's versions and digests; `ci` would refuse it, because it lacks the binaries of other platforms.
 $(TOOLS): contracts/package.json contracts/package-lock.json $(STAMP)
 	$(BIN)/python -m p2pos.devnet.tools npm install --no-save --ignore-scripts --no-audit --no-fund --silent --prefix contracts
+	touch $@
+
+# js-libp2p, for the test that it understands us.
+$(INTEROP): tests/interop/package.json tests/interop/package-lock.json $(STAMP)
+	$(BIN)/python -m p2pos.devnet.tools npm install --no-save --ignore-scripts --no-audit --no-fund --silent --prefix tests/interop
 	touch $@
 
 demo: setup
