@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
@@ -17,7 +18,6 @@ from p2pos.content.bucket import Bucket
 from p2pos.content.chunks import CHUNK
 from p2pos.content.exchange import MAX_PEERS, PATIENCE_S, REQUESTS, Accept, Ask, Drop, Effect, Exchange, Fail, Finish
 from p2pos.errors import P2posError, PeerError, UnavailableError
-from p2pos.node.host import Host
 from p2pos.node.streams import FrameStream
 from p2pos.shard.shelf import Shelf
 from p2pos.types import PeerId
@@ -29,12 +29,12 @@ HAVE_S = 10.0
 """Seconds for a peer to say what it has."""
 LOOK_S = 1.0
 """Seconds between two looks at who is there."""
-ATTEMPTS = 5
-"""With one peer, without a chunk between them."""
+ATTEMPTS = 6
+"""With one peer, without a chunk between them, whatever it says that it has."""
+SILENCE = 3
+"""Attempts that one counts for in which it was silent."""
 BACKOFF_S = 1.0
-"""After the first failure of a peer; it doubles with each more."""
-AGAIN_S = 5.0
-"""Seconds after which a peer that had nothing to give is asked again."""
+"""After the first that gave nothing; it doubles with each more, so the last is half a minute after the first."""
 INLINE = 64 << 10
 """Bytes up to which hashing takes less time than handing it to a thread."""
 
@@ -42,6 +42,16 @@ Sources = Callable[[], Mapping[PeerId, Sequence[str]]]
 """Tells who may have the model's weights now, and at which addresses."""
 
 _log = log.get("weights")
+
+
+class Dialler(Protocol):
+    """What a fetch needs of a host."""
+
+    async def connect(self, peer: PeerId, addresses: Sequence[str], *, deadline_s: float = ...) -> None:
+        """Have a connection. Raises UnavailableError, PeerError."""
+
+    async def open(self, peer: PeerId, protocol: str, *, deadline_s: float = ..., max_frame: int = ...) -> FrameStream:
+        """Open a stream. Raises UnavailableError, PeerError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,11 @@ class _Source:
         """Of the task that speaks with it."""
         self.asks: trio.MemorySendChannel[int] | None = None
 
+    def failed(self, now_s: float, *, silent: bool = False) -> None:
+        """It is lost, or has nothing to give, for now; or was silent, which took long to find out."""
+        self.again_s = now_s + BACKOFF_S * 2**self.failures
+        self.failures += SILENCE if silent else 1
+
 
 class Fetcher:
     """One fetch.
@@ -82,7 +97,7 @@ class Fetcher:
 
     def __init__(
         self,
-        host: Host,
+        host: Dialler,
         shelf: Shelf,
         sources: Sources,
         *,
@@ -166,8 +181,7 @@ class Fetcher:
                     await stream.reset()
             except UnavailableError as exc:
                 _log.debug("lost a peer that has weights", peer=peer, why=exc.message)
-                source.failures += 1
-                source.again_s = trio.current_time() + BACKOFF_S * 2 ** (source.failures - 1)
+                source.failed(trio.current_time())
                 effects = self._exchange.left(peer, trio.current_time())
             except PeerError as exc:
                 effects = self._exchange.broke(peer, exc.message, trio.current_time())
@@ -257,8 +271,7 @@ class Fetcher:
         else:
             _log.debug("let go of a peer", peer=drop.peer, why=drop.why)
         source = self._sources[drop.peer]
-        source.failures += drop.fault == "silent"
-        source.again_s = trio.current_time() + AGAIN_S
+        source.failed(trio.current_time(), silent=drop.fault == "silent")
         if source.scope is not None:
             source.scope.cancel()
 

@@ -2,6 +2,6 @@
 
 Pure: `session` and `owner` (a session at a stage, and as its owner sees it), `routing`, `coverage`. With torch:
 `checkpoint` → `architecture` → `stage`, `cache`, `sampling`, `activations`, `engine`. `manifest` names a model by its
-content; `text` turns tokens into text as they come. May import `wire`, `content`, `config`, `types`, `errors`.
-Start reading at `stage`.
+content, `shelf` has its chunks as they lie on the disk, `text` turns tokens into text as they come. May import `wire`,
+`content`, `config`, `types`, `errors`. Start reading at `stage`.
 """

@@ -3,6 +3,7 @@
 Never more than one chunk is in memory: they are read and written where they lie.
 """
 
+import hashlib
 import json
 import os
 import secrets
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
+from p2pos import log
 from p2pos.content import cid
 from p2pos.content.chunks import Leaves, Place, everything, has
 from p2pos.errors import InternalError, PeerError, UserError
@@ -19,6 +21,8 @@ from p2pos.shard import fetched
 from p2pos.shard.checkpoint import ITEM_BYTES, MAX_HEADER, SINGLE, Checkpoint, TensorInfo, read_at
 from p2pos.shard.manifest import Manifest
 from p2pos.types import Cid, ModelId
+
+_log = log.get("weights")
 
 
 class Shelf:
@@ -63,15 +67,25 @@ class Shelf:
         return [] if self.checkpoint.fetched is None else self.checkpoint.fetched.lacking(each.name for each in tensors)
 
     def read(self, chunk: int) -> bytes | None:
-        """A chunk's bytes; None where it isn't here. They are not hashed: whoever gets them does that.
+        """A chunk's bytes; None where it isn't here, or is no longer what it was: whoever passes it on must not lie.
 
-        Raises UserError where the file isn't what it was.
+        What is damaged in a model from peers counts as not here from then on.
         """
         here = self.checkpoint.fetched
         if not 0 <= chunk < self.chunks.total or (here is not None and not has(here.have(), chunk)):
             return None
         place = self.chunks.place(chunk)
-        return read_at(self.checkpoint.tensors[place.tensor], place.offset, place.nbytes)
+        try:
+            data = read_at(self.checkpoint.tensors[place.tensor], place.offset, place.nbytes)
+        except UserError as exc:
+            _log.warning("a chunk can't be read", chunk=chunk, why=exc.message)
+            return None
+        if hashlib.sha256(data).digest() != self.leaves.of(chunk):
+            _log.warning("a chunk is damaged on disk", chunk=chunk, directory=str(self.checkpoint.directory))
+            if here is not None:
+                here.forget([chunk])
+            return None
+        return data
 
     def write(self, chunk: int, data: bytes | memoryview) -> None:
         """Put a chunk, which was found to be the right one, in its place.

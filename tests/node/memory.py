@@ -9,6 +9,7 @@ from trio.testing import lockstep_stream_pair
 from p2pos.errors import P2posError, UnavailableError
 from p2pos.node.streams import FrameStream, StreamLost
 from p2pos.types import PeerId
+from p2pos.wire import framing
 
 
 class MemoryBytes:
@@ -81,14 +82,16 @@ class MemoryHost:
         if peer not in self._net:
             raise UnavailableError(f"peer {peer} does not answer", peer=peer)
 
-    async def open(self, peer: PeerId, protocol: str, *, deadline_s: float = 10.0) -> FrameStream:
+    async def open(
+        self, peer: PeerId, protocol: str, *, deadline_s: float = 10.0, max_frame: int = framing.MAX_FRAME
+    ) -> FrameStream:
         mine, theirs = byte_pair()
         self.ends.append(mine)
         self.opened += 1
         remote = self._net[peer]
         remote.ends.append(theirs)
         self._nursery.start_soon(remote._handle, protocol, FrameStream(self.peer, theirs))
-        return FrameStream(peer, mine)
+        return FrameStream(peer, mine, max_frame=max_frame)
 
     async def _handle(self, protocol: str, stream: FrameStream) -> None:
         try:

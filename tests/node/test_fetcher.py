@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from p2pos.content.bucket import Bucket
 from p2pos.content.chunks import CHUNK
 from p2pos.errors import UserError
 from p2pos.node.content_service import MAX_REQUEST, ContentService
-from p2pos.node.fetcher import Fetched, Fetcher
+from p2pos.node.fetcher import ATTEMPTS, Fetched, Fetcher
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity
 from p2pos.node.streams import FrameStream
@@ -19,6 +20,7 @@ from p2pos.shard.shelf import Shelf
 from p2pos.types import PeerId
 from p2pos.wire.messages import CONTENT_PROTOCOL, Chunk, Have, Want, WantChunk, WantHave, WireMessage
 from tests import shelves
+from tests.node.memory import MemoryHost
 
 Serve = Callable[[FrameStream], Awaitable[None]]
 
@@ -127,6 +129,53 @@ def test_a_liar_alone_gives_nothing(tmp_path: Path, source: Shelf) -> None:
     done, _ = fetch(target, [Liar({}, source).serve], patience_s=0.1)
     assert len(done.lacking) == source.chunks.total
     assert not any(target.have())
+
+
+def promise(source: Shelf, seen: list[WireMessage]) -> Serve:
+    """A handler that claims to have all and gives nothing."""
+
+    async def handle(stream: FrameStream) -> None:
+        while (frame := await stream.receive()) is not None:
+            seen.append(frame.message)
+            if isinstance(frame.message, WantHave):
+                await stream.send(Have(source.model, True), source.have())
+            elif isinstance(frame.message, WantChunk):
+                await stream.send(Chunk(source.model, frame.message.chunk, False))
+
+    return handle
+
+
+def silence(source: Shelf, seen: list[WireMessage]) -> Serve:
+    """A handler that claims to have all and says nothing more."""
+
+    async def handle(stream: FrameStream) -> None:
+        while (frame := await stream.receive()) is not None:
+            seen.append(frame.message)
+            if isinstance(frame.message, WantHave):
+                await stream.send(Have(source.model, True), source.have())
+
+    return handle
+
+
+@pytest.mark.parametrize("kind", [promise, silence])
+def test_who_gives_nothing_does_not_keep_a_fetch_alive(tmp_path: Path, source: Shelf, kind) -> None:
+    """A peer that claims to have all, and then has nothing or is silent, is asked anew so often and no more."""
+    target, seen = shelves.empty(tmp_path / "cache", source), list[WireMessage]()
+
+    async def main() -> Fetched:
+        async with trio.open_nursery() as nursery:
+            net: dict[str, MemoryHost] = {}
+            MemoryHost("them", net, nursery).serve(CONTENT_PROTOCOL, kind(source, seen))
+            sources = {PeerId("them"): ["/ip4/127.0.0.1/tcp/1"]}
+            fetcher = Fetcher(MemoryHost("me", net, nursery), target, lambda: sources)
+            done = await fetcher.run(range(target.chunks.total))
+            nursery.cancel_scope.cancel()
+        return done
+
+    done = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert len(done.lacking) == source.chunks.total
+    assert 1 < len([each for each in seen if isinstance(each, WantHave)]) <= ATTEMPTS
+    assert len(seen) <= ATTEMPTS * (1 + source.chunks.total)
 
 
 async def chatter(stream: FrameStream) -> None:

@@ -64,6 +64,26 @@ def test_half_a_line_of_the_ledger_counts_for_nothing(tmp_path: Path, source: Sh
     assert [chunk for chunk in range(target.chunks.total) if has(target.have(), chunk)] == [3]
 
 
+def test_what_is_damaged_is_not_passed_on(tmp_path: Path, source: Shelf) -> None:
+    """A bit that turned on the disk, or a file that was cut off: the chunk isn't there, and is fetched again."""
+    target = shelves.empty(tmp_path / "cache", source)
+    fill(target, source, range(source.chunks.total))
+    for held, chunk in ((target, 0), (source, 0)):
+        place = held.checkpoint.tensors["a"]
+        with place.file.open("r+b") as file:
+            file.seek(place.offset)
+            (byte,) = file.read(1)
+            file.seek(place.offset)
+            file.write(bytes([byte ^ 1]))
+        assert held.read(chunk) is None
+        assert held.read(chunk + 1) is not None
+    assert target.lacking(target.checkpoint.tensors.values()) == [0]
+    file = source.checkpoint.tensors["e"].file
+    with file.open("r+b") as opened:
+        opened.truncate(file.stat().st_size - 1)
+    assert source.read(source.chunks.total - 1) is None
+
+
 @pytest.mark.parametrize("name", ["../evil", "model.safetensors", "p2pos-chunks", "additional_chat_templates/../x"])
 def test_a_file_of_another_name_is_the_peers_fault(tmp_path: Path, source: Shelf, name: str) -> None:
     """A manifest can't have files written where it likes."""
