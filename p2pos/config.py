@@ -35,6 +35,8 @@ class Settings(BaseSettings):
 
     bootstrap: Annotated[tuple[str, ...], NoDecode] = ()
     """Multiaddresses with /p2p/ of peers to join through; in the environment, separated by commas."""
+    swarm_key_file: Path | None = None
+    """A file (mode 0600) with the key of a private swarm."""
     model: str = ""
     """A model directory, a model's id, its name on a hub, or "" for the one that ships with the package."""
     offline: bool = False

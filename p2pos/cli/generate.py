@@ -10,7 +10,7 @@ from typing import Any
 import click
 import trio
 
-from p2pos.cli.options import json_option, print_json, with_settings
+from p2pos.cli.options import json_option, print_json, swarm_key, with_settings
 from p2pos.config import Settings
 from p2pos.errors import P2posError, PeerError, UnavailableError, UserError
 from p2pos.node import client, visitor
@@ -49,7 +49,7 @@ class Wish:
 
 @click.command()
 @click.argument("prompt")
-@with_settings("bootstrap", "model", "offline")
+@with_settings("bootstrap", "swarm_key_file", "model", "offline")
 @click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Stop after this many.")
 @click.option("--temperature", type=click.FloatRange(0.0, 100.0), help="0 is greedy. Default: as the model says.")
 @click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), help="Default: as the model says.")
@@ -114,7 +114,7 @@ async def _main(settings: Settings, wish: Wish) -> int:
                     return
 
             nursery.start_soon(on_signal)
-            async with visitor.visit(settings.bootstrap) as swarm:
+            async with visitor.visit(settings.bootstrap, swarm_key=swarm_key(settings)) as swarm:
                 answer = await _generate(swarm, settings, wish)
             if wish.quiet:
                 print_json(answer)
@@ -125,7 +125,7 @@ async def _main(settings: Settings, wish: Wish) -> int:
 async def _generate(swarm: visitor.Visitor, settings: Settings, wish: Wish) -> dict[str, Any]:
     # naming a model reads all of it; the connections, and Ctrl-C, don't wait for that
     wanted = await trio.to_thread.run_sync(_model_id, settings, abandon_on_cancel=True)  # type: ignore[call-arg]  # trio-typing knows an older trio
-    model = swarm.choose_model(wanted)
+    model = await swarm.find_model(wanted)
     files = await _files(swarm, model)
     stages = swarm.client.routes.choose(model)
     prompt = _prompt_ids(files, wish)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import trio
 
-from p2pos.cli.options import json_option, limit_option, print_json, with_settings
+from p2pos.cli.options import json_option, limit_option, print_json, swarm_key, with_settings
 from p2pos.cli.progress import Start, progress_bars
 from p2pos.config import Settings
 from p2pos.content.bucket import Bucket
@@ -89,7 +89,7 @@ def _lacking_bytes(checkpoint: Checkpoint) -> int:
 @model.command("fetch")
 @click.argument("name", metavar="CID|ORG/NAME[@REVISION]")
 @click.option("--layers", help="Only what these layers need: A:B. Default: all of them.")
-@with_settings("offline", "bootstrap")
+@with_settings("offline", "bootstrap", "swarm_key_file")
 @limit_option("download", "Weights that may come.")
 @json_option
 def fetch(settings: Settings, name: str, layers: str | None, download_limit: float, as_json: bool) -> None:
@@ -102,7 +102,14 @@ def fetch(settings: Settings, name: str, layers: str | None, download_limit: flo
     model_id, found = weights.model_id(name), hub.HubId.parse(name)
     rate = download_limit * (1 << 20)
     if model_id is not None:
-        locate = partial(weights.locate, model_id, settings.bootstrap, settings.cache, offline=settings.offline)
+        locate = partial(
+            weights.locate,
+            model_id,
+            settings.bootstrap,
+            settings.cache,
+            offline=settings.offline,
+            swarm_key=swarm_key(settings),
+        )
         directory = trio.run(locate)
     elif found is not None:
         directory = hub.resolve(found, settings.cache, offline=settings.offline)
@@ -143,7 +150,7 @@ async def _from_peers(
     fill: dict[str, Any] = {"cache": settings.cache, "offline": settings.offline, "progress": progress}
     if not target.lacking(wanted) or settings.offline or not settings.bootstrap:
         return await weights.fill(None, target, wanted, **fill)
-    async with visit(settings.bootstrap) as visitor, trio.open_nursery() as nursery:
+    async with visit(settings.bootstrap, swarm_key=swarm_key(settings)) as visitor, trio.open_nursery() as nursery:
 
         async def refresh() -> None:
             while True:

@@ -9,7 +9,7 @@ from typing import get_args
 import click
 import trio
 
-from p2pos.cli.options import limit_option, with_settings
+from p2pos.cli.options import limit_option, swarm_key, with_settings
 from p2pos.cli.progress import progress_bars
 from p2pos.config import Settings
 from p2pos.errors import UserError
@@ -30,7 +30,7 @@ def node() -> None:
 
 
 @node.command("run")
-@with_settings("model", "offline", "bootstrap", "api_token_file")
+@with_settings("model", "offline", "bootstrap", "swarm_key_file", "api_token_file")
 @click.option("--layers", default="auto", show_default=True, help="Which layers to serve: A:B, or auto.")
 @click.option(
     "--listen", multiple=True, default=["/ip4/127.0.0.1/tcp/0"], show_default=True, help="Multiaddress to listen on."
@@ -121,7 +121,14 @@ def run(
     model_id = weights.model_id(settings.model)
     if model_id is not None:
         model = trio.run(
-            partial(weights.locate, model_id, settings.bootstrap, settings.cache, offline=settings.offline)
+            partial(
+                weights.locate,
+                model_id,
+                settings.bootstrap,
+                settings.cache,
+                offline=settings.offline,
+                swarm_key=swarm_key(settings),
+            )
         )
     else:
         model = hub.locate(settings.model, settings.cache, offline=settings.offline) if settings.model else DEFAULT
@@ -133,6 +140,7 @@ def run(
         layers=None if layers == "auto" else LayerSpan.parse(layers),
         listen=listen,
         bootstrap=settings.bootstrap,
+        swarm_key=swarm_key(settings),
         api=_host_port(api),
         dtype=Checkpoint.open(model).dtype if dtype == "auto" else dtype,
         quantize=quantize,

@@ -10,6 +10,7 @@ import click
 
 from p2pos.config import Settings
 from p2pos.errors import UserError
+from p2pos.node import swarm_key as keys
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,8 +22,8 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
     """Give a command `--home` and a flag for each named setting, and call it with `settings` as first argument.
 
     Args:
-        names: of `rpc_url`, `contract`, `relayer_url`, `bootstrap`, `model`, `offline`, `api_token_file`,
-            `passphrase_file`.
+        names: of `rpc_url`, `contract`, `relayer_url`, `bootstrap`, `swarm_key_file`, `model`, `offline`,
+            `api_token_file`, `passphrase_file`.
 
     """
     flags: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
@@ -30,6 +31,11 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
         "contract": click.option("--contract", help="Address of the assets contract."),
         "relayer_url": click.option("--relayer-url", help="HTTP end point of a relayer."),
         "bootstrap": click.option("--bootstrap", multiple=True, help="Multiaddress of a peer to join through."),
+        "swarm_key_file": click.option(
+            "--swarm-key-file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="A file (mode 0600) with the key of a private swarm; see `p2pos swarm key new`.",
+        ),
         "model": click.option(
             "--model",
             help="A model directory, a model's id (a CID), or its name on a hub, ORG/NAME[@REVISION]; to generate, one"
@@ -65,6 +71,11 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
         return option(flagged)
 
     return decorate
+
+
+def swarm_key(settings: Settings) -> bytes | None:
+    """The key of the private swarm that the settings name; None for the open one. Raises UserError where it's none."""
+    return None if settings.swarm_key_file is None else keys.read(settings.swarm_key_file)
 
 
 def _at(home: Path, context: Any, given: dict[str, Any]) -> Settings:

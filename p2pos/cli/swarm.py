@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 import trio
@@ -10,10 +11,11 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from p2pos.cli.options import json_option, print_json, with_settings
+from p2pos.cli.options import json_option, print_json, swarm_key, with_settings
 from p2pos.cli.swarm_look import Look, Looker
 from p2pos.cli.swarm_view import Picture
 from p2pos.config import Settings
+from p2pos.node import swarm_key as keys
 from p2pos.node.discovery import wall_ms
 from p2pos.node.visitor import visit
 
@@ -26,8 +28,24 @@ def swarm() -> None:
     """Who serves which layers."""
 
 
+@swarm.group("key")
+def key() -> None:
+    """The key of a private swarm."""
+
+
+@key.command("new")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def key_new(file: Path) -> None:
+    """Make the key of a private swarm and write it to FILE (mode 0600).
+
+    Whoever starts with it (--swarm-key-file) can join, and nobody else. The format is libp2p's swarm.key.
+    """
+    keys.make(file)
+    click.echo(f"wrote {file}: give it to each node of the swarm, by a way that nobody else reads")
+
+
 @swarm.command("status")
-@with_settings("bootstrap")
+@with_settings("bootstrap", "swarm_key_file")
 @click.option(
     "--watch",
     "every_s",
@@ -50,7 +68,7 @@ def status(settings: Settings, every_s: float | None, as_json: bool) -> None:
 
 
 async def _run(settings: Settings, every_s: float | None, as_json: bool) -> None:
-    async with visit(settings.bootstrap) as visitor:
+    async with visit(settings.bootstrap, swarm_key=swarm_key(settings)) as visitor:
         looker = Looker(visitor)
         with _shower(every_s, as_json) as show:
             show(await looker.look(again=False))

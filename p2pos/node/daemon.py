@@ -79,7 +79,7 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
     identity = Identity.load_or_create(config.home / "identity.key")
     relays = [relay for each in config.listen if (relay := addresses.relay_to_listen_at(each)) is not None]
     own = [each for each in config.listen if not addresses.is_circuit(each)]
-    async with trio.open_nursery() as nursery, open_host(identity, own) as host:
+    async with trio.open_nursery() as nursery, open_host(identity, own, swarm_key=config.swarm_key) as host:
         _log.info("listening", peer=host.peer, addresses=list(host.addresses))
         metrics = Metrics(process=True)
         reach = Reach(host, Relay(host) if config.relay else None, relays)

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import trio
 from libp2p.exceptions import BaseLibp2pError
-from libp2p.protocol_muxer.exceptions import MultiselectError
+from libp2p.protocol_muxer.exceptions import MultiselectClientError, MultiselectError
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
@@ -15,6 +15,7 @@ from p2pos.errors import PeerError, UnavailableError
 from p2pos.node import addresses as multiaddresses
 from p2pos.node import circuits, identify
 from p2pos.node.pipes import Pipe
+from p2pos.node.private import SwarmKeyError
 from p2pos.types import PeerId
 
 DIAL_STAGGER_S = 0.2
@@ -44,6 +45,13 @@ class Library(Protocol):
         """Whether a connection to a peer is open."""
 
 
+class Failures(list[str]):
+    """A line for each address that failed."""
+
+    strange: bool = False
+    """Somebody was there with whom no word could be exchanged: as where one is in a private swarm."""
+
+
 class Dialler:
     """Dials for a host.
 
@@ -58,7 +66,7 @@ class Dialler:
         self._host = host
         self._network = host.get_network()
 
-    async def race(self, peer: PeerId, targets: Sequence[Any], why: list[str]) -> None:
+    async def race(self, peer: PeerId, targets: Sequence[Any], why: Failures) -> None:
         """Dial every address, each a little after the one before or at once when that one failed.
 
         Relays come after the peer's own addresses.
@@ -80,7 +88,7 @@ class Dialler:
                 await self._stagger(peer, relayed, why, nursery.cancel_scope, trio.Event())
 
     async def _stagger(
-        self, peer: PeerId, targets: Sequence[Any], why: list[str], race: trio.CancelScope, tried: trio.Event
+        self, peer: PeerId, targets: Sequence[Any], why: Failures, race: trio.CancelScope, tried: trio.Event
     ) -> None:
         async with trio.open_nursery() as nursery:
             for target in targets:
@@ -91,7 +99,7 @@ class Dialler:
         tried.set()
 
     async def _attempt(
-        self, peer: PeerId, target: Any, failed: trio.Event, why: list[str], race: trio.CancelScope
+        self, peer: PeerId, target: Any, failed: trio.Event, why: Failures, race: trio.CancelScope
     ) -> None:
         try:
             if isinstance(target, multiaddresses.Circuit):
@@ -101,6 +109,7 @@ class Dialler:
         except (BaseLibp2pError, OSError, UnavailableError, PeerError) as exc:
             where = target.address if isinstance(target, multiaddresses.Circuit) else target
             why.append(f"{where}: {exc}")
+            why.strange = why.strange or _no_common_word(exc)
             failed.set()
         else:
             race.cancel()
@@ -111,7 +120,7 @@ class Dialler:
             raise UnavailableError(f"peer {peer} is to be reached through this node, and isn't connected", peer=peer)
         if not self._library.joined(circuit.relay):
             # not the host's `connect`: two peers that relay for each other would wait for each other's turn to dial
-            why: list[str] = []
+            why = Failures()
             await self.race(circuit.relay, [circuit.address], why)
             if not self._library.joined(circuit.relay):
                 raise UnavailableError(f"relay {circuit.relay} does not answer", peer=circuit.relay, why=why)
@@ -210,3 +219,11 @@ class Dialler:
 def _any(address: Any) -> str:
     """The address that stands for all of ours, of the same family."""
     return "::" if str(address).startswith("/ip6/") else "0.0.0.0"  # noqa: S104 - dialled from, not listened on
+
+
+def _no_common_word(exc: BaseException) -> bool:
+    """Whether somebody was there, but could not even agree on how to secure the connection."""
+    seen: BaseException | None = exc
+    while seen is not None and not isinstance(seen, MultiselectClientError | SwarmKeyError):
+        seen = seen.__cause__
+    return seen is not None

@@ -36,7 +36,7 @@ from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.node import addresses as multiaddresses
 from p2pos.node import libp2p_patches, libp2p_yamux
 from p2pos.node.conduct import Conduct
-from p2pos.node.dialling import Dialler
+from p2pos.node.dialling import Dialler, Failures
 from p2pos.node.identity import Identity
 from p2pos.node.pipes import Pipe, RawHandler
 from p2pos.node.streams import CLOSE_DEADLINE_S, FrameStream, Traffic, fault_of
@@ -114,15 +114,17 @@ class Host:
             raise UnavailableError(f"peer {peer} is banned for {banned_s:.0f} s more", peer=peer)
         targets = [multiaddresses.dialable(text, peer) for text in addresses[:MAX_ADDRESSES]]
         lock = self._dialling.setdefault(peer, trio.Lock())
-        why: list[str] = []
+        why = Failures()
         with trio.move_on_after(deadline_s):
             async with lock:
                 if not self.joined(peer):
                     await self.dialler.race(peer, targets, why)
         if not self.joined(peer):
-            tried = f"does not answer at any of its {len(targets)} addresses"
-            known = tried if targets else "is not connected, and none of its addresses is known"
-            raise UnavailableError(f"peer {peer} {known}", peer=peer, addresses=list(addresses), why=why)
+            unreached = f"does not answer at any of its {len(targets)} addresses"
+            known = unreached if targets else "is not connected, and none of its addresses is known"
+            raise UnavailableError(
+                f"peer {peer} {known}", peer=peer, addresses=list(addresses), why=list(why), strange=why.strange
+            )
 
     async def connect_to(self, address: str, *, deadline_s: float = 10.0) -> PeerId:
         """Connect to the peer that a multiaddress names at its end, `/p2p/…`; returns its id.
@@ -133,11 +135,19 @@ class Host:
         try:
             await self.connect(peer, [address], deadline_s=deadline_s)
         except UnavailableError as exc:
+            why = exc.fields.get("why", [])
+            if exc.fields.get("strange"):
+                raise UnavailableError(
+                    f"whoever answers at {address} is in another swarm",
+                    hint="is it a node, and does it have the same --swarm-key-file?",
+                    address=address,
+                    why=why,
+                ) from exc
             raise UnavailableError(
                 f"nobody answers at {address}",
                 hint="is that node running, and is this its peer id?",
                 address=address,
-                why=exc.fields["why"],
+                why=why,
             ) from exc
         return peer
 
@@ -345,12 +355,15 @@ class Host:
 
 
 @asynccontextmanager
-async def open_host(identity: Identity, listen: Sequence[str] = ()) -> AsyncIterator[Host]:
+async def open_host(
+    identity: Identity, listen: Sequence[str] = (), *, swarm_key: bytes | None = None
+) -> AsyncIterator[Host]:
     """Run a host for as long as the context lasts.
 
     Args:
         identity: whose host it is.
         listen: multiaddresses of TCP, such as `/ip4/127.0.0.1/tcp/0`; empty for a pure client.
+        swarm_key: 32 bytes that all nodes of a private swarm share; None is the open one.
 
     Raises UserError for an address that can't be listened on.
 
@@ -362,6 +375,7 @@ async def open_host(identity: Identity, listen: Sequence[str] = ()) -> AsyncIter
         sec_opt=_security(identity),
         muxer_opt={YAMUX: Yamux},
         transports=[TCP()],
+        psk=None if swarm_key is None else swarm_key.hex(),
         resource_manager=_limits(),
         connection_config=ConnectionConfig(
             max_connections=MAX_CONNECTIONS,

@@ -33,7 +33,7 @@ from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from p2pos import log
 from p2pos.errors import InternalError
-from p2pos.node import libp2p_yamux
+from p2pos.node import libp2p_yamux, private
 
 VERSION = "0.8.1"
 """The version whose private names these patches know."""
@@ -268,6 +268,8 @@ _STREAM = yamux.YamuxStream
 PATCHES: dict[str, tuple[Patch, ...]] = {
     # fault: what heals it
     "its warnings go to the root logger": (Patch(swarm_connection, "logging", logging.getLogger("libp2p.connection")),),
+    # stock: Salsa20 with 8 bytes, which no other libp2p speaks, and a first read that takes a short one for the end
+    "a private swarm's cipher is its own": (Patch(swarm, "new_protected_conn", private.protected),),
     "every dial waits 250 ms for a second address": (Patch(swarm, "_HAPPY_EYEBALLS_DELAY", 0.0),),
     "it dials known peers by itself": (Patch(AutoConnector, "maybe_connect", _dial_nobody),),
     "a second process listens on the same port": (Patch(tcp, "_open_reuseport_listeners", _listen_alone),),

@@ -36,6 +36,8 @@ class NodeConfig:
     """None takes the first layers that nobody serves, or all of them."""
     listen: tuple[str, ...]
     bootstrap: tuple[str, ...]
+    swarm_key: bytes | None
+    """32 bytes that all nodes of a private swarm share; None is the open one."""
     api: tuple[str, int]
     dtype: str
     quantize: Quantization

@@ -20,7 +20,7 @@ from p2pos import log
 from p2pos.errors import PeerError, UnavailableError
 from p2pos.node import addresses as multiaddresses
 from p2pos.node import identify
-from p2pos.node.dialling import Dialler
+from p2pos.node.dialling import Dialler, Failures
 from p2pos.node.host import Connection
 from p2pos.node.pipes import Pipe, RawHandler
 from p2pos.types import PeerId
@@ -202,7 +202,7 @@ class Puncher:
 
         async def attempt(address: Any) -> None:
             if port is None:
-                await self._host.dialler.race(peer, [address], [])
+                await self._host.dialler.race(peer, [address], Failures())
             else:
                 try:
                     await self._host.dialler.dial_from(port, address, peer, as_server=as_server)

@@ -2,20 +2,23 @@
 
 import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import trio
 
 from p2pos import log
 from p2pos.errors import PeerError, UnavailableError, UserError
+from p2pos.node.addresses import peer_of
 from p2pos.node.client import Client
+from p2pos.node.dht import Dht
 from p2pos.node.discovery import ask, ask_into, wall_ms
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity, verify
 from p2pos.node.links import Links
+from p2pos.node.records import Records
 from p2pos.node.routes import Routes
-from p2pos.node.table import Table
+from p2pos.node.table import OTHERS, Table
 from p2pos.shard.session import MAX_WAITING
 from p2pos.types import ModelId, PeerId
 from p2pos.wire.framing import Frame
@@ -85,6 +88,40 @@ class Visitor:
         await ask(self.host, PeerId(each.peer))
         return trio.current_time() - began_s
 
+    async def find_model(self, wanted: str) -> ModelId:
+        """As `choose_model`; a model's id that nobody here has heard of is looked up in the DHT first."""
+        if wanted and wanted not in {name for each in self.announcements for name in (each.model, each.model_name)}:
+            await self.find(wanted)
+        model = self.choose_model(wanted)
+        if sum(each.model == model for each in self.announcements) >= OTHERS:  # who came by other models knows no more
+            await self.find(model)
+        return model
+
+    async def find(self, model: str) -> None:
+        """Add to `announcements` who serves a model, as the DHT and some of them say. Never raises for peers."""
+        dht = Dht(self.host, Records(verify), clock=wall_ms, locate=lambda _: ())
+        for address in self.bootstrap:
+            dht.heard(peer_of(address), [address])
+        for each in self.announcements:
+            dht.heard(PeerId(each.peer), each.addresses)
+        for signed in (await dht.find(model)).announcements:
+            with suppress(PeerError):  # it's for whoever keeps it to refuse it
+                self.table.accept(signed, wall_ms())
+        servers = [each for each in self.table.live(wall_ms()) if each.model == model]
+
+        async def ask_one(each: Announcement) -> None:
+            try:
+                await self.host.connect(PeerId(each.peer), each.addresses, deadline_s=REFRESH_S)
+                await ask_into(self.table, self.host, PeerId(each.peer), model=model)
+            except (UnavailableError, PeerError) as exc:
+                _log.debug("no answer", peer=each.peer, why=str(exc))
+
+        with trio.move_on_after(2 * REFRESH_S):
+            async with trio.open_nursery() as nursery:
+                for each in random.sample(servers, min(len(servers), REFRESH_FANOUT)):
+                    nursery.start_soon(ask_one, each)
+        self.announcements[:] = self.table.live(wall_ms())
+
     def choose_model(self, wanted: str) -> ModelId:
         """The id of the model that a person means: an id, a name, or "" for the only one there.
 
@@ -104,10 +141,15 @@ class Visitor:
 
 
 @asynccontextmanager
-async def visit(bootstrap: Sequence[str]) -> AsyncIterator[Visitor]:
+async def visit(bootstrap: Sequence[str], *, swarm_key: bytes | None = None) -> AsyncIterator[Visitor]:
     """Join a swarm for as long as the context lasts, under an identity that is made for it alone.
 
+    Args:
+        bootstrap: multiaddresses with `/p2p/`.
+        swarm_key: of a private swarm, see `open_host`.
+
     Raises UserError without a bootstrap address, UnavailableError where none of them answers.
+
     """
     if not bootstrap:
         raise UserError("no peer to join through", hint="give --bootstrap, or the --home of a devnet or node")
@@ -119,7 +161,7 @@ async def visit(bootstrap: Sequence[str]) -> AsyncIterator[Visitor]:
         client.on_lost(peer)
 
     identity = Identity.new()
-    async with open_host(identity) as host, trio.open_nursery() as nursery:
+    async with open_host(identity, swarm_key=swarm_key) as host, trio.open_nursery() as nursery:
         links = Links(host, STAGE_PROTOCOL, receive=receive, on_lost=on_lost, queue_frames=MAX_WAITING)
         known: list[Announcement] = []
 

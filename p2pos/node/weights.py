@@ -92,7 +92,9 @@ def here(model: ModelId, cache: Path) -> Path | None:
     return found.directory
 
 
-async def locate(model: ModelId, bootstrap: Sequence[str], cache: Path, *, offline: bool) -> Path:
+async def locate(
+    model: ModelId, bootstrap: Sequence[str], cache: Path, *, offline: bool, swarm_key: bytes | None = None
+) -> Path:
     """The directory of a model by its id, laid out where it isn't here: all of it but the weights.
 
     Raises UserError where it isn't here and nobody may be asked, UnavailableError where nobody has it.
@@ -104,7 +106,7 @@ async def locate(model: ModelId, bootstrap: Sequence[str], cache: Path, *, offli
         raise UserError(f"the model {model} is not here", hint=f"p2pos model fetch {model}, while online")
     if not bootstrap:
         raise UserError(f"the model {model} is not here", hint="give --bootstrap, to get it from peers")
-    async with visit(bootstrap) as visitor:
+    async with visit(bootstrap, swarm_key=swarm_key) as visitor:
         return await _lay_out(visitor, model, cache)
 
 

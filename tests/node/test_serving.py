@@ -38,6 +38,7 @@ def source_of(directory: Path) -> Source:
         offline=True,
         layers=None,
         listen=(),
+        swarm_key=None,
         bootstrap=(),
         api=("127.0.0.1", 0),
         dtype="f32",
