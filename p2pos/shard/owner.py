@@ -177,6 +177,7 @@ class OwnerSession:
         self._lost: set[PeerId] = set()
         self._leaving = False  # the route is only to be changed because somebody leaves: it works as it is
         self._refused: set[PeerId] = set()
+        self._busy: set[PeerId] = set()  # who had no room, since the last token
         self._attempts = 0  # repairs since the last token
         self._trouble_s: float | None = None  # when the trouble began that is not over
         self._error: P2posError | None = None
@@ -344,6 +345,7 @@ class OwnerSession:
             pause_ms = round((now_s - self._token_s) * 1e3)
             effects.append(self._note("resumed", position=position, pause_ms=pause_ms, cause=self._cause))
             self._trouble_s, self._attempts, self._error = None, 0, None
+            self._busy.clear()
         if self._echo and self.phase is Phase.RUNNING and not message.finish:
             self._echo = False
             effects.append(self._to(self._stages[0], Tokens(self.session, position, [token])))
@@ -379,7 +381,11 @@ class OwnerSession:
             case "bad_peer" if blamed not in {"", sender}:
                 return self._nonsense(blamed, fault.text, now_s)
             case "busy":
-                return self._broken({sender}, "busy", _blame(sender, fault), now_s, blame=False)
+                again = sender in self._busy
+                effects = self._broken({sender}, "busy", _blame(sender, fault), now_s, blame=False)
+                self._busy.add(sender)
+                # who was asked again because there is no other would be as busy at once: `on_time` looks later
+                return [each for each in effects if not (again and isinstance(each, Reroute))]
             case "bad_request":
                 self._refused.add(sender)
                 if len(self._refused) > 1:  # it is the request, then

@@ -2,15 +2,19 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
+from tokenizers import Tokenizer
 
 from p2pos.models import DEFAULT
 from tests import checkpoints
-from tests.engines import Served, free_port, transformers_serve
+from tests.engines import Served, forwarded, free_port, transformers_serve
+from tests.integration.api import client_of
 from tests.swarms import Node, node, p2pos
 
 TEXT = "The traveller lifted the bronze lantern and"
@@ -73,11 +77,21 @@ def test_the_node_says_what_its_engine_is(replica: Node, engine: Served) -> None
     assert status["layer_tokens_per_s"] > 0
 
 
-def test_a_drawn_text_is_the_same_with_the_same_seed(replica: Node, tmp_path: Path) -> None:
+def test_a_drawn_text_is_the_same_with_the_same_seed(replica: Node) -> None:
     """The engine's draws follow the seed: the same one gives the same text, and the temperature is heeded."""
-    drawn = ("--max-tokens", "16", "--temperature", "1.5", "--seed")
-    texts = [generated(replica.address, tmp_path / "c", *drawn, seed)["text"] for seed in ("1", "1", "2")]
-    assert texts[0] == texts[1] != texts[2]
+    with client_of(replica) as client:
+        texts = [
+            client.completions.create(model="lantern", prompt=TEXT, max_tokens=16, temperature=1.5, seed=seed)
+            for seed in (1, 1, 2)
+        ]
+    first, again, other = (each.choices[0].text for each in texts)
+    assert first == again != other
+
+
+def test_what_the_engine_cannot_do_is_refused_at_once(replica: Node) -> None:
+    """A text with a penalty that this engine would leave out is not written: the answer says what it can't do."""
+    with client_of(replica) as client, pytest.raises(openai.APIStatusError, match="presence and frequency penalty"):
+        client.completions.create(model="lantern", prompt=TEXT, max_tokens=4, presence_penalty=1.0)
 
 
 def start(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -106,3 +120,36 @@ def test_an_engine_of_another_model_is_refused(engine: Served, tmp_path: Path) -
     done = start(tmp_path / "n", "--engine-url", engine.url, "--model", str(other))
     assert done.returncode == 2
     assert "serves another model" in done.stderr.splitlines()[-1]
+
+
+def until(node_: Node, holds: Any) -> None:
+    """Ask a node for its status until something holds of it."""
+    deadline_s = time.monotonic() + 60
+    while not holds(node_.status()):
+        assert time.monotonic() < deadline_s, node_.log.read_text()
+        time.sleep(0.1)
+
+
+def test_a_text_outlives_its_engine(replica: Node, engine: Served, tmp_path: Path, expected: list[int]) -> None:
+    """An engine is killed in mid-text: the text goes on at nodes that compute, and is the same to its end.
+
+    It's the last test of this file: nobody starts the engine again.
+    """
+    port = free_port()
+    _, _, _, _, to, _, peer = replica.address.split("/")
+    later = f"/ip4/127.0.0.1/tcp/{port}/p2p/{peer}"  # the two swarms know nothing of one another yet
+    with node(tmp_path / "n1", None, "--layers", "0:3", "--dtype", "f32") as head:
+        joins = ("--bootstrap", head.address, "--bootstrap", later)
+        with node(tmp_path / "n2", None, "--layers", "3:6", "--dtype", "f32", *joins), client_of(replica) as client:
+            stream = client.completions.create(
+                model="lantern", prompt=TEXT, max_tokens=COUNT, temperature=0, stream=True
+            )
+            text = next(iter(stream)).choices[0].text
+            engine.stop()
+            with forwarded(port, int(to)):
+                text += "".join(chunk.choices[0].text for chunk in stream if chunk.choices)
+                until(replica, lambda status: status["draining"] and not status["engine"]["up"])
+    assert text == Tokenizer.from_file(str(DEFAULT / "tokenizer.json")).decode(expected)
+    told = [json.loads(line) for line in replica.log.read_text().splitlines()]
+    assert [each["url"] for each in told if each["event"] == "the engine is down"] == [engine.url]
+    assert any(each["event"] == "rerouted" for each in told)

@@ -226,6 +226,19 @@ def test_a_busy_stage_is_not_to_blame() -> None:
     assert Blame(PeerId("stage-0")) in effects
 
 
+def test_a_stage_that_is_busy_again_is_asked_later() -> None:
+    """Where nobody else is left, one that has no room is asked anew after a while, not over and over at once."""
+    mine = owner()
+    mine.start()
+    busy = Fault(SESSION, "busy", "full")
+    assert Reroute(frozenset({PeerId("stage-1")})) in mine.on_message(PeerId("stage-1"), busy, 1.0)
+    mine.on_route(stages(3), 1.0)
+    again = mine.on_message(PeerId("stage-1"), Fault(mine.session, "busy", "full"), 1.0)
+    assert not any(isinstance(effect, Reroute | Fail) for effect in again)
+    assert mine.on_time(1.0) == []
+    assert mine.on_time(mine.deadline_s) == [Reroute(frozenset({PeerId("stage-1")}))]
+
+
 def test_what_two_stages_refuse_is_the_requests_fault() -> None:
     """One stage that calls a request bad may be wrong, or lie; two of them end it."""
     mine = owner()
