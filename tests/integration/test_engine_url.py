@@ -22,16 +22,22 @@ COUNT = 48
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all homes lie, so that the model is named by its content once."""
+    return tmp_path_factory.mktemp("engine-url")
+
+
+@pytest.fixture(scope="module")
+def engine(place: Path) -> Iterator[Served]:
     """The default model behind transformers' server, in fp32."""
-    with transformers_serve(tmp_path_factory.mktemp("engine"), DEFAULT) as served:
+    with transformers_serve(place / "engine", DEFAULT) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
-def replica(tmp_path_factory: pytest.TempPathFactory, engine: Served) -> Iterator[Node]:
+def replica(place: Path, engine: Served) -> Iterator[Node]:
     """A node that serves all layers by that engine, and the only one of its swarm."""
-    with node(tmp_path_factory.mktemp("replica") / "n", None, "--engine-url", engine.url, "--dtype", "f32") as running:
+    with node(place / "replica", None, "--engine-url", engine.url, "--dtype", "f32") as running:
         yield running
 
 
@@ -51,9 +57,9 @@ def expected() -> list[int]:
     return list(text[0, prompt["input_ids"].shape[1] :].tolist())
 
 
-def test_greedy_text_is_that_of_transformers(replica: Node, tmp_path: Path, expected: list[int]) -> None:
+def test_greedy_text_is_that_of_transformers(replica: Node, place: Path, expected: list[int]) -> None:
     """Through the swarm, with the engine's node alone in it, come the tokens of transformers' own generate."""
-    answer = generated(replica.address, tmp_path / "c", "--max-tokens", str(COUNT))
+    answer = generated(replica.address, place / "client", "--max-tokens", str(COUNT))
     assert [stage["layers"] for stage in answer["route"]] == ["0:6"]
     assert answer["token_ids"] == expected
 
@@ -99,10 +105,10 @@ def start(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return p2pos("node", "run", *arguments, home=home, check=False)
 
 
-def test_an_engine_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+def test_an_engine_that_is_not_there_is_one_clear_line(place: Path) -> None:
     """A node whose engine doesn't answer ends at once, by exit code 3, and says which address it tried."""
     url = f"http://127.0.0.1:{free_port()}"
-    done = start(tmp_path / "n", "--engine-url", url)
+    done = start(place / "alone", "--engine-url", url)
     assert done.returncode == 3
     assert (
         done.stderr.strip()
@@ -111,13 +117,13 @@ def test_an_engine_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     )
 
 
-def test_an_engine_of_another_model_is_refused(engine: Served, tmp_path: Path) -> None:
+def test_an_engine_of_another_model_is_refused(engine: Served, place: Path) -> None:
     """A node whose model splits a text otherwise than the engine does never serves it."""
-    other = checkpoints.save(tmp_path / "other", "llama", vocab_size=3538)
+    other = checkpoints.save(place / "model", "llama", vocab_size=3538)
     tokenizer = json.loads((DEFAULT / "tokenizer.json").read_text())
     tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:300]
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
-    done = start(tmp_path / "n", "--engine-url", engine.url, "--model", str(other))
+    done = start(place / "other", "--engine-url", engine.url, "--model", str(other))
     assert done.returncode == 2
     assert "serves another model" in done.stderr.splitlines()[-1]
 
@@ -130,7 +136,7 @@ def until(node_: Node, holds: Any) -> None:
         time.sleep(0.1)
 
 
-def test_a_text_outlives_its_engine(replica: Node, engine: Served, tmp_path: Path, expected: list[int]) -> None:
+def test_a_text_outlives_its_engine(replica: Node, engine: Served, place: Path, expected: list[int]) -> None:
     """An engine is killed in mid-text: the text goes on at nodes that compute, and is the same to its end.
 
     It's the last test of this file: nobody starts the engine again.
@@ -138,9 +144,9 @@ def test_a_text_outlives_its_engine(replica: Node, engine: Served, tmp_path: Pat
     port = free_port()
     _, _, _, _, to, _, peer = replica.address.split("/")
     later = f"/ip4/127.0.0.1/tcp/{port}/p2p/{peer}"  # the two swarms know nothing of one another yet
-    with node(tmp_path / "n1", None, "--layers", "0:3", "--dtype", "f32") as head:
+    with node(place / "n1", None, "--layers", "0:3", "--dtype", "f32") as head:
         joins = ("--bootstrap", head.address, "--bootstrap", later)
-        with node(tmp_path / "n2", None, "--layers", "3:6", "--dtype", "f32", *joins), client_of(replica) as client:
+        with node(place / "n2", None, "--layers", "3:6", "--dtype", "f32", *joins), client_of(replica) as client:
             stream = client.completions.create(
                 model="lantern", prompt=TEXT, max_tokens=COUNT, temperature=0, stream=True
             )
