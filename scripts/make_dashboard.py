@@ -256,6 +256,15 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Peers that a connection is open to, and those among them that sessions pass to or from.",
         ),
         Panel(
+            "Relays",
+            (
+                (gauge("p2pos_relayed_peers"), "{{instance}} peers through one"),
+                (gauge("p2pos_relay_reservations"), "{{instance}} reservations with it"),
+                (gauge("p2pos_relay_circuits"), "{{instance}} circuits through it"),
+            ),
+            "Peers that a node reaches through a relay, and what it relays for others.",
+        ),
+        Panel(
             "Announcements",
             (
                 (rate("p2pos_announcements_accepted_total"), "{{instance}} believed"),

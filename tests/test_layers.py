@@ -53,6 +53,7 @@ PURE = (
     *(f"ledger/{name}.py" for name in ("typed_data", "intents", "calldata", "events", "fees", "records", "reverts")),
     "ledger/settlement.py",
     "assets/descriptor.py",
+    "devnet/story.py",
     *(f"node/{name}.py" for name in ("table", "gossip", "kademlia", "records", "conduct")),
 )
 IMPURE_LIBRARIES = {

@@ -10,7 +10,7 @@ from rich.live import Live
 from p2pos.cli.devnet_home import REFRESH_S, with_home
 from p2pos.cli.options import json_option, print_json
 from p2pos.config import Settings
-from p2pos.devnet import table
+from p2pos.devnet import story, table
 from p2pos.devnet.control import Remote, running
 from p2pos.devnet.home import Home
 from p2pos.errors import UserError
@@ -72,6 +72,23 @@ def logs(_settings: Settings, home: Home, name: str, follow: bool) -> None:
             if not follow:
                 return
             time.sleep(REFRESH_S)
+
+
+@devnet.command("story")
+@with_home
+def story_(_settings: Settings, home: Home) -> None:
+    """Tell what became of the texts whose route broke, from the logs of all nodes."""
+    names: dict[str, str] = {}
+    events: list[story.Event] = []
+    for path in sorted(home.log_file("any").parent.glob("node-*.log")):
+        with path.open(encoding="utf-8", errors="replace") as file:
+            peer, found = story.read(path.stem, file)
+        names[peer or path.stem] = path.stem
+        events += found
+    for line in story.tell(events, names):
+        click.echo("".join(each if each.isprintable() else "\ufffd" for each in line))
+    if not events:
+        click.echo("no text has lost a stage so far")
 
 
 @devnet.command("kill")
