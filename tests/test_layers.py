@@ -55,6 +55,7 @@ PURE = (
     "assets/descriptor.py",
     "devnet/story.py",
     *(f"node/{name}.py" for name in ("table", "gossip", "kademlia", "records", "conduct")),
+    *(f"node/{name}.py" for name in ("reachability", "relay_book")),
 )
 IMPURE_LIBRARIES = {
     "trio",

@@ -21,8 +21,8 @@ MAX_TRIED = 4
 """Addresses that one question has us dial; a node listens at one or two on the address that we see."""
 MAX_SAID = 16
 """Addresses of one question that are looked at."""
-DIAL_S = 3.0
-"""Seconds for one address to answer with a handshake: six round trips to the other side of the world and back."""
+DIAL_S = 5.0
+"""Seconds for one address to answer with a handshake: a few long round trips, on a busy machine."""
 ANSWER_S = 15.0
 """Seconds that the one that asks waits: dialling, and a round trip or two."""
 MAX_ASKERS = 16

@@ -20,7 +20,7 @@ LISTEN = "/ip4/0.0.0.0/tcp/4001"
 PROMPT = [17, 101, 5, 88, 240, 33, 9, 150, 77, 12]
 HOMES = ("plain1", "plain2", "strict1", "strict2")
 """Machines each behind a router of its own: two that keep ports as they are, two that give every connection another."""
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 """Seconds for what takes five on a machine that does nothing else."""
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "there can be a lab")
