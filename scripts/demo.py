@@ -1,4 +1,4 @@
-"""`make demo`: a network of real processes speaks a sentence, and an item changes hands by a wallet's signature.
+"""`make demo`: a network of real processes speaks, an item changes hands by a signature, a node dies in mid-sentence.
 
 Every step is a `p2pos` command as a person would type it, run as a process of its own. Facts and refusals are checked;
 what happened is written to demo-summary.json in the current directory. Exits 0 where all is as it should be.
@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 from rich.console import Console
 from rich.rule import Rule
@@ -22,6 +24,10 @@ from rich.text import Text
 
 PROMPT = "The traveller lifted the bronze lantern and"
 MAX_TOKENS = 48
+LONG_TOKENS = 400
+"""At most, of the text in which a node is killed."""
+HEARD = 60
+"""Characters of that text after which it is."""
 MINTED, GIVEN = 3, 2
 ITEM = "Bronze lantern"
 SUMMARY = Path("demo-summary.json")
@@ -112,14 +118,16 @@ class Demo:
     # ---- the steps
 
     def up(self) -> None:
-        """A chain, a relayer and three nodes."""
-        facts = self.step("Five processes form a network")
-        self.live("devnet", "up", "--detach", "--home", str(self.home), *self.model)
+        """A chain, a relayer and four nodes, of which the last holds the first one's layers once more."""
+        facts = self.step("Six processes form a network")
+        shape = ("--nodes", "4", "--stages", "3")
+        self.live("devnet", "up", "--detach", *shape, "--home", str(self.home), *self.model)
         self.live("devnet", "status", "--home", str(self.home))
         status = self.facts("devnet", "status", "--home", str(self.home), shown=False)
         rows = status["processes"]
         facts["pids"] = {row["name"]: row["pid"] for row in rows}
         facts["layers"] = {row["name"]: row["layers"] for row in rows if row["layers"]}
+        self.urls = {row["name"]: row["url"] for row in rows if (row["layers"] or "").startswith("0:")}
         facts["chain_id"], facts["contract"] = status["chain_id"], status["contract"]
         if len(set(facts["pids"].values())) != len(rows) or any(row["state"] != "ready" for row in rows):
             raise DemoError("not every process is ready")
@@ -191,6 +199,38 @@ class Demo:
         facts["balances"] = self.balances()
         self.expect(facts["balances"], alice=MINTED - GIVEN, bob=GIVEN)
 
+    def survive(self) -> None:
+        """The node that holds the first layers is killed while it writes; its twin takes its place."""
+        facts = self.step("A node is killed in mid-sentence, and the sentence goes on")
+        arguments = ["generate", PROMPT, "--max-tokens", str(LONG_TOKENS), "--home", str(self.home)]
+        whole = self.facts(*arguments, shown=False)["text"]
+        self.show_command(arguments)
+        self.console.print(Text(PROMPT, style="bold"), end="", soft_wrap=True)
+        process = subprocess.Popen(
+            command(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment(), bufsize=0
+        )
+        heard, victim = b"", ""
+        with process:
+            while process.stdout is not None and (piece := process.stdout.read(4096)):
+                heard += piece
+                self.console.print(Text(piece.decode(errors="replace")), end="", soft_wrap=True)
+                if not victim and len(heard) >= HEARD:
+                    victim = facts["killed"] = self.writing()
+                    os.kill(self.steps[0]["pids"][victim], signal.SIGKILL)
+                    self.console.print(Text(f" ⟨kill -9 {victim}⟩", style="bold red"), end="", soft_wrap=True)
+        self.console.print()
+        if process.returncode or heard.decode().strip() != whole.strip():
+            raise DemoError(f"the text should be the same as without the loss of {victim}: {heard.decode()!r}")
+        facts["text"] = whole
+        self.say(f"{victim} was killed in mid-sentence, and the text is the same, letter for letter")
+
+    def writing(self) -> str:
+        """Of the two nodes with the first layers, the one that a text passes through now. Raises DemoError."""
+        for name, url in self.urls.items():
+            if httpx.get(f"{url}/status", timeout=COMMAND_S).json()["sessions"]:
+                return str(name)
+        raise DemoError("no text is being written; it was too short to see a node fail")
+
     def down(self) -> None:
         """Nothing stays."""
         facts = self.step("Everything goes down, and nothing stays")
@@ -223,7 +263,7 @@ class Demo:
         shutil.rmtree(self.base, ignore_errors=True)
         self.base.mkdir(parents=True)
         try:
-            for each in (self.up, self.speak, self.mint, self.give, self.cheat):
+            for each in (self.up, self.speak, self.mint, self.give, self.cheat, self.survive):
                 each()
         except BaseException:
             run(["devnet", "down", "--home", str(self.home)])

@@ -34,6 +34,12 @@ ERRORS = {kind.exit_code: kind for kind in (UserError, UnavailableError)}
 @with_home
 @click.option("--nodes", type=int, default=3, show_default=True, help="How many nodes share the model's layers.")
 @click.option(
+    "--stages",
+    type=int,
+    default=0,
+    help="Spans that the layers are cut into; nodes beyond these hold a span once more. 0: as many as nodes.",
+)
+@click.option(
     "--model",
     type=click.Path(path_type=Path, file_okay=False),
     help="A model directory. Default: the one that ships with p2pos.",
@@ -52,6 +58,7 @@ def up(
     settings: Settings,
     home: Home,
     nodes: int,
+    stages: int,
     model: Path | None,
     quantize: Quantization,
     rpc_url: str,
@@ -63,7 +70,7 @@ def up(
     All state lives in the home; `up` again resumes the same chain, wallets and peer ids. With --rpc-url the chain is
     one that is already there, and the wallet `operator` pays for gas on it.
     """
-    request = Request(home, settings.cache, nodes, (model or DEFAULT).absolute(), rpc_url, quantize)
+    request = Request(home, settings.cache, nodes, (model or DEFAULT).absolute(), rpc_url, quantize, stages)
     if detach:
         _detach(request)
         return 0
@@ -143,7 +150,7 @@ def _detach(request: Request) -> None:
     home = request.home
     command = [sys.executable, "-m", "p2pos", "devnet", "up", "--home", str(home.path), "--nodes", str(request.nodes)]
     command += ["--model", str(request.model), "--rpc-url", request.rpc_url, "--quantize", request.quantize]
-    command += ["--as-child"]
+    command += ["--stages", str(request.stages), "--as-child"]
     log_file = home.log_file("supervisor")
     try:
         log_file.parent.mkdir(parents=True, exist_ok=True)

@@ -45,6 +45,8 @@ class Request:
     """A chain that is already there, or "" for the embedded one."""
     quantize: Quantization = "none"
     """How the nodes hold their weights."""
+    stages: int = 0
+    """Spans that the layers are cut into; nodes beyond these hold a span once more. 0: as many as nodes."""
 
     @property
     def embedded(self) -> bool:
@@ -71,6 +73,15 @@ def split_layers(layers: int, parts: int) -> tuple[LayerSpan, ...]:
     size, larger = divmod(layers, parts)
     starts = [part * size + min(part, larger) for part in range(parts + 1)]
     return tuple(LayerSpan(start, end) for start, end in itertools.pairwise(starts))
+
+
+def spans(request: Request) -> dict[str, LayerSpan]:
+    """Which node serves which layers. Raises UserError where that can't be."""
+    names = node_names(request.nodes)
+    stages = request.stages or request.nodes
+    if not 1 <= stages <= request.nodes:
+        raise UserError(f"{request.nodes} nodes can't serve {stages} spans", hint="give --stages as many or fewer")
+    return dict(zip(names, itertools.cycle(split_layers(layer_count(request.model), stages)), strict=False))
 
 
 def layer_count(model: Path) -> int:

@@ -37,11 +37,8 @@ class Supervisor:
         self._find_anvil = anvil
         self._report = report
         self._log = log.get("devnet")
-        names = plan.node_names(request.nodes)
-        self._spans: dict[str, LayerSpan] = dict(
-            zip(names, plan.split_layers(plan.layer_count(request.model), request.nodes), strict=True)
-        )
-        order = (*(("chain",) if request.embedded else ()), "relayer", *names)
+        self._spans: dict[str, LayerSpan] = plan.spans(request)
+        order = (*(("chain",) if request.embedded else ()), "relayer", *self._spans)
         self.processes = {name: Process(name, self._home.log_file(name), self._note) for name in order}
         self._record = Record()
         self._ground: accounts.Ground | None = None

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from p2pos.devnet import plan
 from p2pos.devnet.home import Home
 from p2pos.errors import UserError
+from p2pos.models import DEFAULT
 from p2pos.types import LayerSpan
 
 
@@ -77,3 +78,19 @@ def test_children_do_not_inherit_settings(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert command.argv.count("--bootstrap") == 3
     assert command.argv[command.argv.index("--quantize") + 1] == "int8"
     assert str(tmp_path / "nodes" / "node-2") in command.argv
+
+
+def test_nodes_beyond_the_stages_hold_a_span_once_more(tmp_path: Path) -> None:
+    """So that each span has somebody to take its place, from the first on."""
+    request = plan.Request(Home(tmp_path), tmp_path, 5, DEFAULT, "", stages=3)
+    found = {name: str(span) for name, span in plan.spans(request).items()}
+    assert found["node-4"] == found["node-1"]
+    assert found["node-5"] == found["node-2"]
+    assert len(set(found.values())) == 3
+
+
+@pytest.mark.parametrize("stages", [-1, 4])
+def test_more_stages_than_nodes_are_the_users_mistake(tmp_path: Path, stages: int) -> None:
+    """Some layers would have nobody."""
+    with pytest.raises(UserError, match="3 nodes can't serve"):
+        plan.spans(plan.Request(Home(tmp_path), tmp_path, 3, DEFAULT, "", stages=stages))

@@ -35,8 +35,8 @@ def test_text_comes_through_three_processes(demo: tuple[Path, str, dict[str, Any
     """The model's layers are in three processes, and the text passed through each."""
     _, printed, summary = demo
     network, speech = summary["steps"][:2]
-    assert len(set(network["pids"].values())) == 5
-    assert len(network["layers"]) == 3
+    assert len(set(network["pids"].values())) == 6
+    assert len(set(network["layers"].values())) == 3
     assert len({stage["peer"] for stage in speech["route"]}) == 3
     assert speech["tokens"] > 0
     assert speech["tokens_per_s"] > 0
@@ -53,6 +53,14 @@ def test_an_item_changed_hands_once(demo: tuple[Path, str, dict[str, Any]]) -> N
     assert cheats["replayed"] != cheats["tampered"]
     assert cheats["replayed"] in printed
     assert cheats["tampered"] in printed
+
+
+def test_a_sentence_outlives_a_node(demo: tuple[Path, str, dict[str, Any]]) -> None:
+    """A node with the first layers is killed while it writes, and the text is that of an unhurt network."""
+    _, _, summary = demo
+    survival = summary["steps"][5]
+    assert survival["killed"] in {"node-1", "node-4"}
+    assert len(survival["text"]) > 200
 
 
 def test_nothing_stays(demo: tuple[Path, str, dict[str, Any]]) -> None:
