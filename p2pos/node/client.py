@@ -238,13 +238,16 @@ class Generation:
 
     async def _reroute(self) -> None:
         """Find the route that the session asked for."""
-        self._route_wanted = False
-        try:
-            stages = await self._client.routes.replace(self._model, self._session.stages, self._session.lost)
-        except UnavailableError as exc:
-            self._perform(self._session.on_no_route(exc, trio.current_time()))
-        else:
-            self._perform(self._session.on_route(stages, trio.current_time()))
+        while self._route_wanted:  # anew, where others were lost while it was looked for
+            self._route_wanted = False
+            try:
+                stages = await self._client.routes.replace(self._model, self._session.stages, self._session.lost)
+            except UnavailableError as exc:
+                if not self._route_wanted:
+                    self._perform(self._session.on_no_route(exc, trio.current_time()))
+            else:
+                if not self._route_wanted:
+                    self._perform(self._session.on_route(stages, trio.current_time()))
 
     def on_message(self, sender: PeerId, message: StageMessage) -> None:
         """Take a message of this session."""

@@ -19,7 +19,7 @@ from p2pos.shard.stage import Stage
 from p2pos.types import LayerSpan, ModelId, PeerId
 from p2pos.wire import tensors
 from p2pos.wire.framing import Frame
-from p2pos.wire.messages import Fault, FaultCode, Open, Probe, Repair, StageMessage, Step, Tokens
+from p2pos.wire.messages import Ack, Fault, FaultCode, Open, Probe, Repair, StageMessage, Step, Tokens
 
 SWEEP_S = 1.0
 """Seconds between two looks for sessions that nobody speaks of any more, or that have waited long enough for room."""
@@ -131,7 +131,7 @@ class SessionService:
             effects = session.on_message(sender, message, frame.payload, trio.current_time())
         except PeerError as exc:
             _log.warning("broke the protocol", peer=sender, what=exc.message)
-            if sender == session.owner:
+            if sender == session.owner and not isinstance(message, Step | Ack):  # those it sends as a stage
                 effects = session.fail("bad_request", exc.message)
             elif sender in session.neighbours:
                 effects = session.disbelieve(sender, exc.message)

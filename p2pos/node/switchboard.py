@@ -110,7 +110,7 @@ class Switchboard:
         session = None
         if isinstance(message, StageMessage):
             session = self.owner.session(message.session)
-        to_owner, to_stage = (False, True) if session is None else self._whose(sender, session, message)
+        to_owner, to_stage = (False, True) if session is None else self._whose(session, message)
         if to_stage and self.stage is not None:
             self.stage.on_frame(sender, frame)
         if to_owner:
@@ -122,11 +122,11 @@ class Switchboard:
             self.stage.on_lost(peer)
         self.owner.on_lost(peer)
 
-    def _whose(self, sender: PeerId, session: OwnerSession, message: object) -> tuple[bool, bool]:
+    def _whose(self, session: OwnerSession, message: object) -> tuple[bool, bool]:
         """Whether a message of a session that this node owns is for the owner, and whether for the stage."""
         match message:
-            case Ack():
-                return (True, False) if session.awaits(sender) else (False, True)
+            case Ack(epoch=epoch):
+                return epoch is not None, epoch is None
             case Fault() | Progress():
                 return True, False
             case Tokens(finish=finish):

@@ -151,7 +151,7 @@ class Outgoing:
         self._in_flight.clear()
         self.acked = position
         if join_rows > 1:
-            self._kept = _joined(self._kept, join_rows)
+            self._kept = _joined(self._kept, join_rows, windowed)
         self._waiting = deque(rows.since(position) for rows in self._kept if rows.end > position)
         self._paused = False
         return True
@@ -169,10 +169,11 @@ class Outgoing:
         return sum(each.rows for each in self._in_flight) + rows <= SMALL_ROWS
 
 
-def _joined(pieces: deque[Rows], most: int) -> deque[Rows]:
+def _joined(pieces: deque[Rows], most: int, before: int) -> deque[Rows]:
+    """The same in pieces of so many rows at most. After each row beyond `before` a token is to be sampled."""
     found: deque[Rows] = deque()
     for piece in pieces:
-        if found and found[-1].rows + piece.rows <= most:
+        if found and found[-1].rows + piece.rows <= most and piece.end <= before:
             found[-1] = found[-1].joined(piece)
         else:
             found.append(piece)

@@ -173,6 +173,7 @@ class OwnerSession:
         self._cached: dict[PeerId, int] = {}  # positions that each of these holds already
         self._progress: dict[PeerId, Progress] = {}  # of those that stay
         self._prompted = False  # whether anything but `Open` was sent
+        self._start = 0  # where the head began, and every stage that has nothing yet will
         self._asked = 0  # positions whose tokens were known at the last `Repair`
         self._lost: set[PeerId] = set()
         self._leaving = False  # the route is only to be changed because somebody leaves: it works as it is
@@ -239,7 +240,7 @@ class OwnerSession:
         """Take a message that names this session. A peer that may not say it is replaced by another."""
         if self.over or message.session != self.session:
             return []  # it crossed the end, or a new beginning
-        if sender not in self.peers or (sender in self._lost and not self._leaving):
+        if sender not in self.peers or self._is_given_up(sender):
             return []  # of a stage that was replaced, perhaps, or is about to be
         match message:
             case Ack() if self.awaits(sender) and message.epoch == self._epoch:
@@ -257,7 +258,7 @@ class OwnerSession:
 
     def on_lost(self, peer: PeerId, now_s: float) -> list[OwnerEffect]:
         """The connection to a peer is gone."""
-        if self.over or peer not in self.peers or peer in self._lost:
+        if self.over or peer not in self.peers or self._is_given_up(peer):
             return []
         error = UnavailableError(f"lost the node {peer}, which held {self._span(peer)}", hint="try again", peer=peer)
         return self._broken({peer}, "lost", error, now_s)
@@ -371,16 +372,16 @@ class OwnerSession:
     def _on_fault(self, sender: PeerId, fault: Fault, now_s: float) -> list[OwnerEffect]:
         blamed = PeerId(fault.peer)
         match fault.code:
-            case "leaving":
+            case "leaving" if not self.awaits(sender):
                 return self._on_leaving(sender)
-            case "next_stage" | "bad_peer" if blamed and (blamed not in self.peers or blamed in self._lost):
+            case "next_stage" | "bad_peer" if blamed and (blamed not in self.peers or self._is_given_up(blamed)):
                 return []  # it has been replaced meanwhile, or is about to be
             case "next_stage" if blamed not in {"", sender}:
                 error = UnavailableError(f"the node {sender} lost the node {blamed}", hint="try again", peer=blamed)
                 return self._broken({blamed}, "lost", error, now_s)
             case "bad_peer" if blamed not in {"", sender}:
                 return self._nonsense(blamed, fault.text, now_s)
-            case "busy":
+            case "busy" | "leaving":
                 again = sender in self._busy
                 effects = self._broken({sender}, "busy", _blame(sender, fault), now_s, blame=False)
                 self._busy.add(sender)
@@ -394,6 +395,10 @@ class OwnerSession:
             case _:
                 pass
         return self._broken({sender}, "fault", _blame(sender, fault), now_s)
+
+    def _is_given_up(self, peer: PeerId) -> bool:
+        """Whether a peer of the route is to be replaced, whatever it says."""
+        return peer in self._lost and not self._leaving
 
     def _on_leaving(self, sender: PeerId) -> list[OwnerEffect]:
         """A stage is to leave: have another take its place while it still works."""
@@ -528,7 +533,7 @@ class OwnerSession:
                     prefix=self._prefix,
                     given=self._tokens[prompt:] if last else [],
                     resume=self.known if self._epoch else 0,
-                    forward_from=0 if after is None else after.received,
+                    forward_from=0 if after is None else after.received or self._start,
                     epoch=self._epoch,
                 ),
             )
@@ -542,14 +547,18 @@ class OwnerSession:
             # the last token goes through in any case: what it gives is the text's next one
             begin = min(*(self._cached[peer] for peer in peers), self.known - 1)
             if after is not None:
-                begin = min(begin, after.received)
+                begin = min(begin, after.received or self._start)
+            if first:
+                before = self._stages[first - 1]
+                kept = self._progress[PeerId(before.peer)]
+                begin = min(begin, kept.computed if kept.received else self._start)
             begin = begin // BLOCK_TOKENS * BLOCK_TOKENS
             if not first:
+                self._start = self._start if self._progress else begin
                 effects.append(self._to(self._stages[0], Tokens(self.session, begin, self._tokens[begin:])))
                 continue
-            before = self._stages[first - 1]
-            kept = self._progress[PeerId(before.peer)]
-            if kept.kept_from > begin or (after is not None and after.received > kept.computed):
+            kept_from = kept.kept_from if kept.received else self._start  # where one that has nothing yet will begin
+            if kept_from > begin or (after is not None and after.received > kept.computed):
                 return self._begin_anew(now_s)
             effects.append(self._note("replaying", peer=before.peer, to=peers[0], begin=begin, end=kept.computed))
             effects.append(self._to(before, Replay(self.session, self._epoch, begin)))
@@ -562,7 +571,7 @@ class OwnerSession:
         self._running_s = now_s
         self._echo = self._epoch > 0
         self.phase = Phase.RUNNING
-        self._watch = Watch(self._order(), now_s, patience=self._patience)
+        self._watch = Watch(self._order(), now_s, patience=self._patience, number=(self._epoch + 1) << 32)
         return effects
 
     def _gaps(self) -> Iterator[tuple[int, int]]:

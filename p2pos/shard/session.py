@@ -338,9 +338,9 @@ class StageSession:
             raise PeerError(sender, "sent tokens to a stage that is not the head")
         if self._begun:
             return self._on_more_tokens(sender, message)
+        if self.order.epoch and message.position >= self._known:
+            return []  # the ring was faster than the owner, who will tell it as well
         if sender != self.owner:
-            if self.order.epoch and sender == self._tail.peer:
-                return []  # the owner will tell it as well
             raise PeerError(sender, "sent a token before there was a prompt")
         if message.position + len(message.tokens) < self._known:
             rest = self._known - message.position

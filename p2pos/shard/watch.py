@@ -57,15 +57,16 @@ class Watch:
         peers: the stages' peers, head first.
         now_s: the time, in seconds of any steady clock.
         patience: how many times longer than usual to wait for an answer, after false alarms.
+        number: questions are numbered from here on, so that no answer to an earlier one is taken for theirs.
 
     """
 
-    def __init__(self, peers: Sequence[PeerId], now_s: float, *, patience: float = 1.0) -> None:
+    def __init__(self, peers: Sequence[PeerId], now_s: float, *, patience: float = 1.0, number: int = 0) -> None:
         self._peers = list(peers)
         self._answer_s = ANSWER_S * patience
         self._gap_s = 0.0
         self._token_s: float | None = None
-        self._number = 0
+        self._number = number
         self._silent: set[PeerId] = set()
         self._seen: dict[PeerId, Progress] = {}
         self._moved_s = now_s

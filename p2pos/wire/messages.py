@@ -176,8 +176,8 @@ class Ack(Message, frozen=True):
 
     session: Session
     position: Position
-    epoch: Epoch = 0
-    """Of the `Open` that it answers."""
+    epoch: Epoch | None = None
+    """Of the `Open` that it answers; None between stages."""
 
 
 class Close(Message, frozen=True):

@@ -97,7 +97,7 @@ def test_a_session_is_opened_and_runs(head: Stage) -> None:
     async def act(service: StageService, outbox: Outbox) -> None:
         service.on_frame(OWNER, Frame(order()))
         service.on_frame(OWNER, Frame(Tokens(order().session, 0, [5, 6, 7])))
-        assert await outbox.arrivals.receive() == (OWNER, Ack(order().session, 0))
+        assert await outbox.arrivals.receive() == (OWNER, Ack(order().session, 0, 0))
         peer, step = await outbox.arrivals.receive()
         assert peer == NEXT
         assert isinstance(step, Step)

@@ -61,7 +61,7 @@ async def opened(parts: Parts, made: Generation, *peers: PeerId) -> bytes:
     assert len(orders) == len(peers)
     session = orders[0].session
     for peer in peers:
-        parts.from_(peer, Ack(session, 0))
+        parts.from_(peer, Ack(session, 0, 0))
     await trio.testing.wait_all_tasks_blocked()
     return session
 

@@ -171,16 +171,16 @@ def test_a_stage_that_holds_what_nobody_asked_for_is_not_believed(position: int)
     """More positions than the prompt's whole blocks, or half a block, are a lie."""
     mine = owner(prompt=tuple(range(40)))
     mine.start()
-    assert isinstance(failure(mine, mine.on_message(PeerId("stage-0"), Ack(SESSION, position), 1.0)), PeerError)
+    assert isinstance(failure(mine, mine.on_message(PeerId("stage-0"), Ack(SESSION, position, 0), 1.0)), PeerError)
 
 
 def test_the_prompt_leaves_when_all_stages_are_open() -> None:
     """The head gets the prompt only when every stage has acknowledged."""
     mine = owner()
     mine.start()
-    assert mine.on_message(PeerId("stage-0"), Ack(SESSION, 0), 1.0) == []
-    assert mine.on_message(PeerId("stage-2"), Ack(SESSION, 0), 1.0) == []
-    (sent,) = mine.on_message(PeerId("stage-1"), Ack(SESSION, 0), 1.0)
+    assert mine.on_message(PeerId("stage-0"), Ack(SESSION, 0, 0), 1.0) == []
+    assert mine.on_message(PeerId("stage-2"), Ack(SESSION, 0, 0), 1.0) == []
+    (sent,) = mine.on_message(PeerId("stage-1"), Ack(SESSION, 0, 0), 1.0)
     assert sent == Send(PeerId("stage-0"), (), Tokens(SESSION, 0, [5, 6, 7, 8]))
 
 
@@ -255,14 +255,14 @@ def test_a_token_out_of_order_is_not_believed() -> None:
     """A tail that skips a position is to blame."""
     mine = owner(1)
     mine.start()
-    mine.on_message(PeerId("stage-0"), Ack(SESSION, 0), 1.0)
+    mine.on_message(PeerId("stage-0"), Ack(SESSION, 0, 0), 1.0)
     assert Blame(PeerId("stage-0")) in mine.on_message(PeerId("stage-0"), Tokens(SESSION, 5, [1]), 1.0)
 
 
 def test_a_token_beyond_the_vocabulary_is_not_believed() -> None:
     """It is never shown."""
     mine = owner(1, vocabulary=100)
-    mine.on_message(PeerId("stage-0"), Ack(SESSION, 0), 1.0)
+    mine.on_message(PeerId("stage-0"), Ack(SESSION, 0, 0), 1.0)
     effects = mine.on_message(PeerId("stage-0"), Tokens(SESSION, 4, [100]), 1.0)
     assert Blame(PeerId("stage-0")) in effects
     assert not any(isinstance(effect, Emit) for effect in effects)
@@ -272,7 +272,7 @@ def test_no_more_tokens_than_asked_for_are_shown() -> None:
     """A tail that forgets to stop is stopped."""
     session = owner(1, max_tokens=2)
     tail = PeerId("stage-0")
-    session.on_message(tail, Ack(SESSION, 0), 0.0)
+    session.on_message(tail, Ack(SESSION, 0, 0), 0.0)
     assert session.on_message(tail, Tokens(SESSION, 4, [9]), 0.0) == [Emit((9,))]
     *_, finish = session.on_message(tail, Tokens(SESSION, 5, [9]), 0.0)
     assert finish == Finish("length")
@@ -291,7 +291,7 @@ def test_silence_at_the_beginning_is_noticed_at_the_deadline() -> None:
     """Stages that do not answer are named once the deadline has passed, not before."""
     mine = owner()
     mine.start()
-    mine.on_message(PeerId("stage-0"), Ack(SESSION, 0), 1.0)
+    mine.on_message(PeerId("stage-0"), Ack(SESSION, 0, 0), 1.0)
     assert mine.on_time(mine.deadline_s - 1) == []
     assert failure(mine, mine.on_time(mine.deadline_s)).fields["peers"] == ["stage-1", "stage-2"]
 
@@ -301,7 +301,7 @@ def running(count: int = 3, **changes: Any) -> OwnerSession:
     mine = owner(count, **changes)
     mine.start()
     for index in range(count):
-        mine.on_message(PeerId(f"stage-{index}"), Ack(SESSION, 0), 0.0)
+        mine.on_message(PeerId(f"stage-{index}"), Ack(SESSION, 0, 0), 0.0)
     mine.on_message(PeerId(f"stage-{count - 1}"), Tokens(SESSION, 4, [9]), 1.0)
     return mine
 
@@ -389,9 +389,10 @@ def test_a_stage_that_is_silent_is_asked_and_then_replaced() -> None:
     mine = running()
     late_s = mine.deadline_s
     asked = sent(mine.on_time(late_s), Probe)
+    number = asked[0][1].number
     assert [peer for peer, _ in asked] == ["stage-0", "stage-1", "stage-2"]
     for peer in ("stage-0", "stage-2"):
-        assert mine.on_message(PeerId(peer), Progress(SESSION, 1, 5, 5), late_s + 0.1) == []
+        assert mine.on_message(PeerId(peer), Progress(SESSION, number, 5, 5), late_s + 0.1) == []
     effects = mine.on_time(mine.deadline_s)
     assert Reroute(frozenset({PeerId("stage-1")})) in effects
     assert Blame(PeerId("stage-1")) in effects
@@ -400,11 +401,12 @@ def test_a_stage_that_is_silent_is_asked_and_then_replaced() -> None:
 def test_stages_that_work_for_long_are_left_alone() -> None:
     """As long as all answer, and something moves, a token may take its time."""
     mine = running()
-    for number in range(1, 200):
+    for computed in range(1, 200):
         late_s = mine.deadline_s
-        assert len(sent(mine.on_time(late_s), Probe)) == 3
-        for index in range(3):
-            mine.on_message(PeerId(f"stage-{index}"), Progress(SESSION, number, 5, number), late_s + 0.1)
+        asked = sent(mine.on_time(late_s), Probe)
+        assert len(asked) == 3
+        for peer, probe in asked:
+            mine.on_message(PeerId(peer), Progress(SESSION, probe.number, 5, computed), late_s + 0.1)
     assert mine.phase is Phase.RUNNING
     assert mine.deadline_s > 150
 
@@ -474,6 +476,6 @@ def test_logprobs_reach_the_owner() -> None:
     """What the tail says of a token's likelihood is emitted with the token."""
     mine = owner()
     for index in range(3):
-        mine.on_message(PeerId(f"stage-{index}"), Ack(SESSION, 0), 0.0)
+        mine.on_message(PeerId(f"stage-{index}"), Ack(SESSION, 0, 0), 0.0)
     logprobs = Logprobs(-0.5, [(9, -0.5)])
     assert mine.on_message(PeerId("stage-2"), Tokens(SESSION, 4, [9], "", [logprobs]), 0.0) == [Emit((9,), logprobs)]

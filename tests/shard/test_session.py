@@ -13,7 +13,7 @@ from tests.shard.sessions import HIDDEN, OWNER, SESSION, header, order, stage
 
 def test_a_stage_answers_its_owner() -> None:
     """An opened session is acknowledged at the position to which its prefix is cached."""
-    assert stage(1).start(16) == [Send(OWNER, (), Ack(SESSION, 16))]
+    assert stage(1).start(16) == [Send(OWNER, (), Ack(SESSION, 16, 0))]
 
 
 def test_only_the_owner_opens() -> None:

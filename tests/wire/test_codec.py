@@ -143,7 +143,7 @@ messages = st.one_of(
         ),
         keys,
     ),
-    st.builds(Ack, sessions, positions, sizes),
+    st.builds(Ack, sessions, positions, st.none() | sizes),
     st.builds(Close, sessions, text),
     st.builds(Fault, sessions, st.sampled_from(["busy", "internal", "bad_peer"]), text, text),
     st.builds(

@@ -37,7 +37,7 @@ class Stage:
         match message:
             case Open(session=session):
                 self.open[session] = message
-                answer = Ack(session, 0) if self.refusal is None else Fault(session, self.refusal.code, "no room")
+                answer = Ack(session, 0, 0) if self.refusal is None else Fault(session, self.refusal.code, "no room")
                 trio.lowlevel.spawn_system_task(self.say, answer)
             case Close(session=session):
                 self.open.pop(session, None)
