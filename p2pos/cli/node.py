@@ -33,6 +33,16 @@ def node() -> None:
 @with_settings("model", "offline", "bootstrap", "swarm_key_file", "api_token_file")
 @click.option("--layers", default="auto", show_default=True, help="Which layers to serve: A:B, or auto.")
 @click.option(
+    "--max-layers", type=click.IntRange(0), default=0, help="Of --layers auto: at most so many. 0: as memory allows."
+)
+@click.option(
+    "--memory",
+    type=click.IntRange(0),
+    default=0,
+    metavar="MIB",
+    help="Of --layers auto: MiB for weights and caches. 0: most of what is free.",
+)
+@click.option(
     "--listen", multiple=True, default=["/ip4/127.0.0.1/tcp/0"], show_default=True, help="Multiaddress to listen on."
 )
 @click.option("--api", default="127.0.0.1:0", show_default=True, help="HOST:PORT of the HTTP interface.")
@@ -96,6 +106,8 @@ def node() -> None:
 def run(
     settings: Settings,
     layers: str,
+    max_layers: int,
+    memory: int,
     listen: tuple[str, ...],
     api: str,
     dtype: str,
@@ -150,6 +162,8 @@ def run(
         api_token="" if settings.api_token_file is None else read_token(settings.api_token_file),
         cache_bytes=cache_memory << 20,
         leashed=leashed,
+        max_layers=max_layers,
+        memory_bytes=memory << 20,
         engine=_engine(engine_url, engine_model, engine_key_file, engine_sessions),
         model_id=model_id,
         download_rate=download_limit * (1 << 20),

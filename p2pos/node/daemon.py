@@ -12,7 +12,7 @@ from trio_typing import TaskStatus
 from p2pos import __version__, leash, lock, log
 from p2pos.content.bucket import Bucket
 from p2pos.errors import UserError
-from p2pos.node import addresses, gateway, loading
+from p2pos.node import addresses, gateway, loading, measure
 from p2pos.node.client import ModelFiles, fetch_model_files, read_model_files
 from p2pos.node.content_service import MAX_REQUEST, ContentService
 from p2pos.node.discovery import Discovery
@@ -26,8 +26,10 @@ from p2pos.node.metrics import Metrics
 from p2pos.node.node_config import NodeConfig, Progress, Ready
 from p2pos.node.openai.catalogue import Catalogue
 from p2pos.node.openai.service import Api
+from p2pos.node.placing import Placing
 from p2pos.node.reach import Reach
 from p2pos.node.relay import Relay
+from p2pos.node.round_trips import RoundTrips
 from p2pos.node.routes import Routes
 from p2pos.node.serving import Seat
 from p2pos.node.switchboard import Switchboard
@@ -36,7 +38,7 @@ from p2pos.shard import architecture
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.coverage import Coverage, Kind, coverages
 from p2pos.shard.quantize import check_kernels
-from p2pos.shard.routing import uncovered
+from p2pos.shard.routing import View
 from p2pos.shard.session import MAX_WAITING
 from p2pos.shard.stage import check, needed
 from p2pos.types import LayerSpan, ModelId, PeerId
@@ -70,6 +72,7 @@ async def run(config: NodeConfig, progress: Progress, *, task_status: TaskStatus
     if config.engine is not None:
         check_whole(config, architecture.layer_count(shape))
     check_kernels(config.quantize, config.device)
+    measure.check_bounds(config)
     in_use = UserError(f"a node already runs in {config.home}", hint="give each its own --home")
     with lock.held(config.home, in_use):
         await _run(config, checkpoint, progress, task_status)
@@ -96,22 +99,6 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
         nursery.cancel_scope.cancel()
 
 
-def _choose(discovery: Discovery, source: Source) -> LayerSpan:
-    """For `--layers auto`: the first layers that nobody serves who computes as this node does, else all."""
-    config, whole = source.config, LayerSpan(0, source.layers)
-    if config.engine is not None:
-        return whole
-    announced = [
-        each
-        for each in discovery.known()
-        if (each.model, each.dtype, each.quantize) == (source.model, config.dtype, config.quantize)
-    ]
-    if not announced:
-        return whole
-    _log.info("choosing layers", model=source.checkpoint.name, served_by=len(announced))
-    return uncovered(announced, source.model, source.layers) or whole
-
-
 class _Node:
     """The parts of a running node."""
 
@@ -127,7 +114,8 @@ class _Node:
         self._links = Links(
             host, STAGE_PROTOCOL, receive=self._receive, on_lost=self._on_lost, queue_frames=MAX_WAITING
         )
-        routes = Routes(discovery.known)
+        self._round_trips = RoundTrips(host, discovery.known, self._own)
+        routes = Routes(discovery.known, view=lambda: View(self._round_trips.ms, me=host.peer))
         self._switchboard = Switchboard(host.peer, self._links, routes)
         self._switchboard.owner.on_note = self._metrics.noted
         self._api = Api(self._switchboard.owner, Catalogue(discovery.known, self._fetch_files, routes), self._metrics)
@@ -143,14 +131,17 @@ class _Node:
         await nursery.start(self._links.run)
         await nursery.start(self._switchboard.run)
         await nursery.start(self._seat.run)
-        await self._seat.take(self._config.layers or _choose(self._discovery, self._source))
+        placing = await self._take_layers()
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             await nursery.start(self._api.run)
             serve_http = partial(gateway.run, token=self._config.api_token)
-            views = Views(self.status, lambda: self._host.traffic, self._coverage, self._round_trips_ms)
+            views = Views(self.status, lambda: self._host.traffic, self._coverage, lambda: self._round_trips.ms)
             url: str = await nursery.start(serve_http, *self._config.api, views, self._metrics, self._api.routes)
             self._host.serve(CONTENT_PROTOCOL, self._content.serve, max_frame=MAX_REQUEST)
             await self._announce()
+            nursery.start_soon(self._round_trips.run)
+            if placing is not None:
+                nursery.start_soon(placing.run)
             task_status.started(Ready(self._host.peer, self._host.addresses, url))
             _log.info("ready", api=url)
             await self._told_to_leave(signals)
@@ -160,6 +151,19 @@ class _Node:
             await self._seat.drain(DRAIN_S)
             await self._api.drain(ANSWERS_S)
             await self._links.flush(FAREWELL_S)
+
+    async def _take_layers(self) -> Placing | None:
+        """Serve the layers that were named; or choose some, and give what goes on choosing."""
+        source, seat = self._source, self._seat
+        if self._config.layers is not None or isinstance(seat, EngineSeat):
+            await seat.take(self._config.layers or LayerSpan(0, source.layers))
+            return None
+        most = measure.most_layers(self._config, source.checkpoint)
+        placing = Placing(self._host.peer, source, seat, self._discovery.known, most)
+        span = placing.first()
+        await seat.claim(span)
+        await seat.take(span)
+        return placing
 
     async def _told_to_leave(self, signals: Any) -> None:
         async def on_signal() -> None:
@@ -207,14 +211,9 @@ class _Node:
         mine = Kind(self._source.model, self._config.dtype, self._config.quantize, self._source.layers)
         return next((each for each in coverages(self._discovery.known()) if each.kind == mine), None)
 
-    def _round_trips_ms(self) -> dict[str, float]:
-        """What it announced last."""
-        return {
-            peer: milliseconds
-            for each in self._discovery.known()
-            if each.peer == self._host.peer
-            for peer, milliseconds in each.round_trips
-        }
+    def _own(self) -> Announcement | None:
+        """What this node said of itself last."""
+        return next((each for each in self._discovery.known() if each.peer == self._host.peer), None)
 
     async def _announce(self) -> None:
         await self._discovery.announce(self._announcement)
@@ -243,7 +242,8 @@ class _Node:
             waiting=status["waiting"],
             draining=self._seat.draining,
             engine=self._config.engine is not None,
-            layer_tokens_per_s=status.get("layer_tokens_per_s", 0.0),
+            layer_tokens_per_s=status["layer_tokens_per_s"],
+            round_trips=list(self._round_trips.ms.items()),
         )
 
     def _receive(self, peer: PeerId, frame: Frame) -> None:

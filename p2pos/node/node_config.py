@@ -33,7 +33,7 @@ class NodeConfig:
     offline: bool
     """Fetch none of them."""
     layers: LayerSpan | None
-    """None takes the first layers that nobody serves, or all of them."""
+    """None takes those with which the swarm gains most, and moves when it would gain by that."""
     listen: tuple[str, ...]
     bootstrap: tuple[str, ...]
     swarm_key: bytes | None
@@ -53,6 +53,10 @@ class NodeConfig:
     """Bytes that they may take; 0 is a quarter of the memory that is free when the span is loaded."""
     leashed: bool
     """Leave when standard input ends."""
+    max_layers: int = 0
+    """To be chosen at most; 0 leaves it to the memory."""
+    memory_bytes: int = 0
+    """For weights and caches of chosen layers; 0 is most of what is free when the node starts."""
     engine: EngineConfig | None = None
     """None where the node computes itself."""
     model_id: ModelId | None = None

@@ -7,7 +7,7 @@ import trio
 
 from p2pos.errors import UnavailableError
 from p2pos.shard.backoff import Backoff
-from p2pos.shard.routing import patch, route
+from p2pos.shard.routing import View, patch, route
 from p2pos.types import ModelId, PeerId
 from p2pos.wire.messages import Announcement, StageRef
 
@@ -31,12 +31,14 @@ class Routes:
     Args:
         known: what is believed of the swarm.
         refresh: for a peer that isn't told by itself: asks anew.
+        view: what this peer measured itself.
 
     """
 
     known: Known = list
     refresh: Refresh = _nothing_new
     backoff: Backoff = field(default_factory=Backoff)
+    view: Callable[[], View] = View
     _last: dict[PeerId, int] = field(default_factory=dict)
     """What a peer that failed had announced last: its sequence."""
 
@@ -44,9 +46,9 @@ class Routes:
         """A route for a new session. Raises UnavailableError where there is none."""
         announcements = self.known()
         try:
-            return route(announcements, model, avoid=self.backoff.avoided(trio.current_time()))
+            return route(announcements, model, avoid=self.backoff.avoided(trio.current_time()), view=self.view())
         except UnavailableError:
-            return route(announcements, model)  # better one that failed lately than none
+            return route(announcements, model, view=self.view())  # better one that failed lately than none
 
     def failed(self, peer: PeerId) -> None:
         """A peer did not do what was asked of it."""
@@ -70,7 +72,7 @@ class Routes:
         avoided = self.backoff.avoided(trio.current_time()) - {stage.peer for stage in stages}
         for avoid in (avoided, frozenset[str]()):
             try:
-                return patch(announcements, stages, lost, model, avoid=avoid)
+                return patch(announcements, stages, lost, model, avoid=avoid, view=self.view())
             except UnavailableError:
                 pass  # better one that failed lately than none
         back = {each.peer for each in announcements if each.peer in lost and self._is_back(each)}
@@ -79,7 +81,7 @@ class Routes:
             for index, stage in enumerate(stages)
         ]
         gaps = frozenset(stage.peer for stage in torn) - {stage.peer for stage in stages}
-        return patch(announcements, torn, gaps, model, avoid=frozenset(lost - back))
+        return patch(announcements, torn, gaps, model, avoid=frozenset(lost - back), view=self.view())
 
     def _is_back(self, announced: Announcement) -> bool:
         """Whether a peer that was lost has said since that it serves."""

@@ -14,6 +14,7 @@ from trio_typing import TaskStatus
 
 from p2pos import log
 from p2pos.errors import InternalError, P2posError, PeerError, UnavailableError
+from p2pos.node import measure
 from p2pos.node.loading import Source
 from p2pos.node.ports import Outbox
 from p2pos.node.stage_service import StageService
@@ -36,11 +37,15 @@ class Serving:
         stage: the loaded span.
         runner: holds its caches.
         outbox: takes messages to peers.
+        rate: tokens per second through one of its layers, as `measure` found.
 
     """
 
-    def __init__(self, me: PeerId, source: Source, stage: Stage, runner: Runner, outbox: Outbox) -> None:
+    def __init__(
+        self, me: PeerId, source: Source, stage: Stage, runner: Runner, outbox: Outbox, *, rate: float
+    ) -> None:
         self.stage = stage
+        self.rate = rate
         self._me, self._source, self._runner, self._outbox = me, source, runner, outbox
         self.service = StageService(
             me,
@@ -59,11 +64,12 @@ class Serving:
     async def load(cls, me: PeerId, source: Source, span: LayerSpan, outbox: Outbox) -> Self:
         """Load a span whose weights are on disk. Raises UserError where they won't do."""
         stage, runner = await source.load(span)
-        return cls(me, source, stage, runner, outbox)
+        rate = await trio.to_thread.run_sync(measure.rate_of, source.config, source.model, stage)
+        return cls(me, source, stage, runner, outbox, rate=rate)
 
     def again(self) -> "Serving":
         """The same span with the same caches, to be served anew after this one was drained and retired."""
-        return Serving(self._me, self._source, self.stage, self._runner, self._outbox)
+        return Serving(self._me, self._source, self.stage, self._runner, self._outbox, rate=self.rate)
 
     @property
     def span(self) -> LayerSpan:
@@ -102,6 +108,7 @@ class Serving:
             "prompt_tokens": engine.prompt_tokens,
             "weight_bytes": report.bytes_read,
             "span_bytes": report.span_bytes,
+            "layer_tokens_per_s": self.rate,
         }
 
 
@@ -120,6 +127,7 @@ _NOTHING: dict[str, Any] = {
     "prompt_tokens": 0,
     "weight_bytes": 0,
     "span_bytes": 0,
+    "layer_tokens_per_s": 0.0,
 }
 """The status between two spans."""
 
@@ -147,6 +155,7 @@ class Seat:
         self._claimed: LayerSpan | None = None
         self._draining = False
         self._moves = 0
+        self._rate = 0.0
         switchboard.stage = _Vacant(switchboard)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -177,6 +186,16 @@ class Seat:
     def moves(self) -> int:
         """How often it came to serve other layers."""
         return self._moves
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second through one layer, as measured; 0 before."""
+        return self._rate
+
+    async def claim(self, span: LayerSpan) -> None:
+        """Say that these layers will be served, so that nobody else comes for the same reason, before they are here."""
+        self._claimed = span
+        await self._announce()
 
     async def take(self, span: LayerSpan) -> None:
         """Load the first span and serve it. Raises UserError where it can't be loaded."""
@@ -220,8 +239,8 @@ class Seat:
                 await old.retire()
                 await self._serve(old.again())
                 return False
-            self._claimed, self._serving = span, None
-            await self._announce()
+            self._serving = None
+            await self.claim(span)
             await old.retire()
             back = old.span
             del old  # its weights, before those of the new span come
@@ -245,7 +264,7 @@ class Seat:
         if self._nursery is None:
             raise InternalError("the seat does not run")
         await self._nursery.start(serving.run)
-        self._serving = serving
+        self._serving, self._rate = serving, serving.rate
         self._switchboard.stage = serving.service
 
     async def drain(self, deadline_s: float) -> None:

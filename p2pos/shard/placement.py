@@ -14,6 +14,7 @@ Petals (arXiv:2209.01188, section 3.2) has newcomers take the window with the le
 given, wherever it begins and ends: there a route may leave a server in mid-span.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -228,6 +229,24 @@ def _best(starts: Array, ends: Array, scores: Array) -> int:
     """The index of the best score; of equals the longest span, of these the first."""
     best = np.flatnonzero(scores >= scores.max() * (1 - 1e-9))
     return int(max(best, key=lambda index: (ends[index] - starts[index], -starts[index])))
+
+
+def turn(me: str, nodes: Iterable[tuple[str, int]], what: str) -> int:
+    """How many go before a node where several could make the same move; the same wherever it is reckoned.
+
+    Args:
+        me: the node's peer id.
+        nodes: peer id and sessions of all, itself included: who has fewer goes first.
+        what: the move; another one has other turns, so that it isn't always the same nodes that run.
+
+    """
+
+    def place(peer: str) -> bytes:
+        return hashlib.sha256(f"{what} {peer}".encode()).digest()
+
+    busy = dict(nodes)
+    mine = (busy.get(me, 0), place(me))
+    return sum((sessions, place(peer)) < mine for peer, sessions in busy.items())
 
 
 def calm(swarm: Swarm, tallest: float) -> bool:
