@@ -11,7 +11,21 @@ from bench import harness
 from p2pos import log
 from p2pos.errors import P2posError
 
-BENCHES = ("dht", "generate", "interference", "parity", "peers", "pipeline", "prefix", "relay", "roofline", "streams")
+BENCHES = (
+    "dht",
+    "generate",
+    "interference",
+    "join",
+    "parity",
+    "peers",
+    "pipeline",
+    "placement",
+    "prefix",
+    "relay",
+    "roofline",
+    "route",
+    "streams",
+)
 
 
 @click.command()

@@ -12,7 +12,7 @@ was measured.
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -32,7 +32,7 @@ class Server:
         end: the one after its last.
         cost_s: seconds that a token takes there.
         far_s: its part of the seconds of a hop between it and a server whose time was not measured.
-        near_ms: milliseconds of a round trip between it and other peers, where measured.
+        near_ms: other peers, and the milliseconds of a round trip to them, where measured; each once.
 
     """
 
@@ -41,7 +41,7 @@ class Server:
     end: int
     cost_s: float
     far_s: float
-    near_ms: Mapping[str, float]
+    near_ms: Sequence[tuple[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,11 @@ def hop_s(left: Server, right: Server) -> float:
     """Seconds from one server to another; none to itself. What the left one measured counts before the right's."""
     if left is right:
         return 0.0
-    known = left.near_ms.get(right.peer)
-    if known is None:
-        known = right.near_ms.get(left.peer)
-    return left.far_s + right.far_s if known is None else known / 2e3 + HOP_S
+    for one, other in ((left, right), (right, left)):
+        for peer, round_trip_ms in one.near_ms:
+            if peer == other.peer:
+                return round_trip_ms / 2e3 + HOP_S
+    return left.far_s + right.far_s
 
 
 def cost_s(servers: Iterable[Server]) -> float:
@@ -113,26 +114,36 @@ class _Graph:
         """Server → those that may come after it in a ring and whose time from it was measured, with that time."""
         known: dict[Server, dict[Server, float]] = {each: {} for each in self._by_peer.values()}
         layers, find = self._layers, self._by_peer.get
-        for each in self._by_peer.values():
+        for each, after in known.items():
             start, follows = each.start, each.end % layers
-            for peer in each.near_ms:
+            for peer, round_trip_ms in each.near_ms:
                 other = find(peer)
                 if other is None or other is each:
                     continue
+                # as `hop_s` has it: what the one before measured counts first
                 if other.start == follows:
-                    known[each][other] = hop_s(each, other)
+                    after[other] = round_trip_ms / 2e3 + HOP_S
                 if other.end % layers == start:
-                    known[other][each] = hop_s(other, each)
+                    known[other].setdefault(each, round_trip_ms / 2e3 + HOP_S)
         return known
 
     def _reach(self, server: Server) -> None:
         if server.end == self._layers:
             self.togo_s[server] = server.cost_s
             return
-        after = next(self._after(server), None)
-        if after is not None:
-            self.togo_s[server] = server.cost_s + after[0]
-            self._next[server] = after[1]
+        least_s, best = float("inf"), None
+        known, togo_s = self._known[server], self.togo_s
+        for each, seconds in known.items():
+            if each.start == server.end and each in togo_s and seconds + togo_s[each] < least_s:
+                least_s, best = seconds + togo_s[each], each
+        for rest_s, _, each in self._ready[server.end]:
+            if each not in known:
+                if rest_s + server.far_s < least_s:
+                    least_s, best = rest_s + server.far_s, each
+                break
+        if best is not None:
+            self.togo_s[server] = server.cost_s + least_s
+            self._next[server] = best
 
     def _after(self, server: Server) -> Iterator[tuple[float, Server]]:
         """The servers that can come next, with the seconds from here over each to the end, the best first."""

@@ -86,7 +86,7 @@ def route(
     found = [
         (ring, group)
         for group, members in _groups(mine).items()
-        if (ring := cheapest(_servers(members, view, tokens), group[2])) is not None
+        if (ring := cheapest(servers(members, view, tokens), group[2])) is not None
     ]
     if not found:
         layers, _ = Counter(each.layers for each in mine).most_common(1)[0]
@@ -140,7 +140,7 @@ def patch(
         if each.peer not in kept and any(start <= each.start and each.end <= end for start, end in gaps)
     }
     # with these to choose from, no ring is without a stage that stays: nobody else has its layers
-    choice = [*_stayers(list(kept.values()), everyone, view), *_servers(list(fillers.values()), view, tokens)]
+    choice = [*_stayers(list(kept.values()), everyone, view), *servers(list(fillers.values()), view, tokens)]
     ring = cheapest(choice, stages[-1].end)
     if ring is not None:
         return [kept.get(each.peer) or _stage_of(fillers[each.peer]) for each in ring.servers]
@@ -188,8 +188,8 @@ def _groups(announcements: Iterable[Announcement]) -> dict[Group, list[Announcem
     return alike
 
 
-def _servers(members: Sequence[Announcement], view: View, tokens: int) -> list[Server]:
-    """The nodes of one group as the search sees them."""
+def servers(members: Sequence[Announcement], view: View, tokens: int) -> list[Server]:
+    """The nodes of one group as the search for the cheapest ring sees them; arguments as for `route`."""
     measured = [each.layer_tokens_per_s for each in members if each.layer_tokens_per_s > 0.0]
     usual = statistics.median(measured) if measured else LAYER_TOKENS_PER_S
     return [
@@ -222,9 +222,9 @@ def _far_s(peer: str, view: View) -> float:
     return view.round_trips_ms.get(peer, ROUND_TRIP_MS) / 4e3 + HOP_S / 2
 
 
-def _near_ms(each: Announcement, view: View) -> Mapping[str, float]:
+def _near_ms(each: Announcement, view: View) -> Sequence[tuple[str, float]]:
     """Milliseconds of a round trip between a node and those to whom it, or the asker as that node, measured the way."""
-    return dict(each.round_trips) if each.peer != view.me else {**dict(each.round_trips), **view.round_trips_ms}
+    return each.round_trips if each.peer != view.me else list({**dict(each.round_trips), **view.round_trips_ms}.items())
 
 
 def _stages(ring: Ring, announcements: Mapping[str, Announcement]) -> list[StageRef]:
@@ -270,7 +270,7 @@ def _stayers(kept: Sequence[StageRef], announcements: Iterable[Announcement], vi
             stage.end,
             0.0,
             _far_s(stage.peer, view),
-            _near_ms(known[stage.peer], view) if stage.peer in known else {},
+            _near_ms(known[stage.peer], view) if stage.peer in known else (),
         )
         for stage in kept
     ]

@@ -17,7 +17,7 @@ SERVERS = st.lists(
 
 def made(drawn: list) -> list[Server]:
     return [
-        Server(f"{index}", *span, cost, far, {f"{other}": 2000 * seconds for other, seconds in near.items()})
+        Server(f"{index}", *span, cost, far, [(f"{other}", 2000 * seconds) for other, seconds in near.items()])
         for index, (span, cost, far, near) in enumerate(drawn)
     ]
 
@@ -70,8 +70,8 @@ def test_the_choice_is_the_same_every_time(drawn: list) -> None:
 
 def test_the_hop_that_closes_the_ring_counts() -> None:
     """Of two tails, the one that is a little slower but next to the head is taken."""
-    head = Server("head", 0, 2, 0.1, 0.0, {"near": 10.0, "far": 10.0})
-    tails = [Server("far", 2, 4, 0.1, 0.0, {"head": 2000.0}), Server("near", 2, 4, 0.2, 0.0, {"head": 10.0})]
+    head = Server("head", 0, 2, 0.1, 0.0, [("near", 10.0), ("far", 10.0)])
+    tails = [Server("far", 2, 4, 0.1, 0.0, [("head", 2000.0)]), Server("near", 2, 4, 0.2, 0.0, [("head", 10.0)])]
     found = cheapest([head, *tails], LAYERS)
     assert found is not None
     assert [server.peer for server in found.servers] == ["head", "near"]
@@ -79,4 +79,4 @@ def test_the_hop_that_closes_the_ring_counts() -> None:
 
 def test_a_ring_of_one_has_no_hop() -> None:
     """A server with all layers sends to nobody."""
-    assert cost_s([Server("all", 0, 4, 0.1, 9.0, {})]) == 0.1
+    assert cost_s([Server("all", 0, 4, 0.1, 9.0, [])]) == 0.1
