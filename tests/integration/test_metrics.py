@@ -152,6 +152,8 @@ def test_the_node_says_what_it_holds(loaded) -> None:
         assert value(samples, "p2pos_kv_cache_free_tokens") > 0
         assert value(samples, "p2pos_known_nodes") == value(samples, "p2pos_model_nodes") == 2
         assert value(samples, "p2pos_model_replicas_fewest") == 1
+        assert value(samples, "p2pos_announcements_accepted_total") >= 1  # the other's
+        assert value(samples, "p2pos_announcements_refused_total", reason="forged") == 0
         assert value(samples, "p2pos_model_uncovered_layers") == 0
         assert value(samples, "p2pos_weights_fetched_bytes_total", source="disk") > 0
         assert value(samples, "process_resident_memory_bytes") > 0

@@ -22,7 +22,8 @@ class Side:
         self.name = PeerId(name)
         self.table = Table(verify, others=OTHERS)
         self.table.follow("m")
-        self.gossip = Gossip(self.table)
+        self.counted: list[str] = []
+        self.gossip = Gossip(self.table, count=self.counted.append)
         self.links: dict[str, Link] = {}
 
     def joins(self, other: "Side") -> None:
@@ -124,6 +125,7 @@ def test_a_forgery_is_the_teller_s_fault() -> None:
             side.gossip.receive(side.links["b"], News([said(BOB), forged]), NOW)
         assert caught.value.peer == "b"
     assert side.peers() == {ALICE.peer, BOB.peer}
+    assert side.counted == ["", "replayed", "", "forged", "forged"]  # Bob's counts once, however often it is told
 
 
 def test_a_later_version_s_announcement_is_no_forgery() -> None:

@@ -2,7 +2,7 @@
 
 import math
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from p2pos.errors import PeerError
 from p2pos.node.identity import Identity, verify
+from p2pos.node.metrics import Refusal
 from p2pos.node.table import DOMAIN, LIFETIME_MS, MAX_AHEAD_MS, Table
 from p2pos.wire import codec
 from p2pos.wire.messages import Announcement, Signed
@@ -205,3 +206,27 @@ def test_the_newest_wins_in_any_order(told: list[tuple[Identity, int, bool]]) ->
     assert {each.peer for each in table.live(NOW)} == {peer for peer, (_, left) in newest.items() if not left}
     for peer, (offset, _) in newest.items():
         assert table.sequence_of(peer) == NOW + offset  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("signed", "reason"),
+    [
+        (Signed(b"nonsense", ALICE.public_key, ALICE.sign(DOMAIN + b"nonsense")), "malformed"),
+        (sign(BOB, announcement(ALICE)), "forged"),
+        (Signed(codec.encode(announcement(ALICE)), ALICE.public_key, bytes(64)), "forged"),
+        (said(ALICE, NOW - 1), "replayed"),
+        (said(ALICE, NOW - LIFETIME_MS), "expired"),
+        (said(ALICE, NOW + MAX_AHEAD_MS + 1), "future"),
+        (said(ALICE, NOW + 1, end=9), "impossible"),
+        (said(BOB), "full"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_each_refusal_has_its_reason(signed: Signed, reason: str) -> None:
+    """A word for whoever counts them, one of those that the metrics know."""
+    table = Table(verify, capacity=1)
+    table.accept(said(ALICE), NOW)
+    with pytest.raises(PeerError) as caught:
+        table.accept(signed, NOW)
+    assert caught.value.fields["reason"] == reason
+    assert reason in get_args(Refusal)
