@@ -335,6 +335,8 @@ class StageSession:
 
     def _on_tokens(self, sender: PeerId, message: Tokens) -> list[StageEffect]:
         if not self.is_head:
+            if sender in {self.owner, self._tail.peer}:
+                return []  # this is to be the head, and the owner's word of it is still under way
             raise PeerError(sender, "sent tokens to a stage that is not the head")
         if self._begun:
             return self._on_more_tokens(sender, message)
