@@ -55,6 +55,8 @@ PATIENCE_S = 30.0
 """Seconds that a text waits for somebody to take a lost stage's place."""
 MAX_ATTEMPTS = 20
 """Repairs without a token between them, after which it is no use."""
+MAX_AHEAD = 64
+"""Tokens that a head may have had of a lost tail and the owner not: the ring turns some times while a link dies."""
 STEADY_S = 10.0
 """Seconds of running after which a failure is a new one: a long prompt gives no token for minutes."""
 MAX_BACKOFF = 8.0
@@ -478,7 +480,8 @@ class OwnerSession:
         if head is not None and tail in self._new:
             # what the lost tail told the head alone is the text all the same
             ahead = head.tokens[self.known - self._asked :]
-            if ahead and (self._request.sampling.logprobs or max(ahead) >= self._request.vocabulary):
+            strange = len(ahead) > MAX_AHEAD or max(ahead, default=0) >= self._request.vocabulary
+            if strange or (ahead and self._request.sampling.logprobs):
                 return self._begin_anew(now_s)
             for token in ahead:
                 effects += self._take(token)

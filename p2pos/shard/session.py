@@ -61,6 +61,8 @@ MAX_WAITING = MAX_SESSIONS * (SMALL_ROWS + WINDOW + 4)
 """Messages that may wait for one peer: each session's rows in flight, and an ack, a token, a fault and an end."""
 JOINED_ROWS = 128
 """Rows that are sent again together, where it makes no difference to the numbers."""
+FREE_REPLAYS, REPLAY_EVERY_S = 16, 5.0
+"""How often a session may have what it sent sent again: a few words of its owner make us send megabytes."""
 IDLE_S = 330.0
 """A stage frees a session that nobody has spoken of for this long: longer than any wait of its owner."""
 
@@ -161,7 +163,9 @@ class StageSession:
         self._deaf = False  # the stage before sent nonsense, and what it sends more is passed over until the repair
         self.generated: list[int] = list(order.given)
         """At the tail: the text so far."""
-        self._spoken_s = now_s
+        self._replays = 0
+        self._replayed = False  # in this epoch
+        self._spoken_s = self._opened_s = now_s
         self.over = False
 
     def _place(self) -> None:
@@ -224,7 +228,7 @@ class StageSession:
             case Ack():
                 return self._on_ack(sender, message)
             case Close() | Repair() | Probe() | Replay() if sender == self.owner:
-                return self._on_order(message)
+                return self._on_order(message, now_s)
             case Close():
                 raise PeerError(sender, "closed a session that it does not own")
             case _:
@@ -297,7 +301,7 @@ class StageSession:
     def _fault(self, code: FaultCode, text: str, peer: str = "") -> Send:
         return Send(self.owner, (), Fault(self.session, code, text[:1000], peer))
 
-    def _on_order(self, message: Close | Repair | Probe | Replay) -> list[StageEffect]:
+    def _on_order(self, message: Close | Repair | Probe | Replay, now_s: float) -> list[StageEffect]:
         match message:
             case Close():
                 return self._end()
@@ -305,7 +309,11 @@ class StageSession:
                 return [self._progress(number)]
             case Repair():
                 return self._on_repair(message)
-            case Replay(epoch=epoch, position=position) if epoch == self.order.epoch:
+            case Replay(epoch=epoch, position=position) if epoch == self.order.epoch and not self._replayed:
+                self._replayed = True
+                self._replays += 1
+                if self._replays > FREE_REPLAYS + (now_s - self._opened_s) / REPLAY_EVERY_S:
+                    return self.fail("bad_request", f"was repaired {self._replays} times")
                 if not self.is_tail and self._out.replay(
                     position, windowed=self._known, join_rows=1 if self._exact else JOINED_ROWS
                 ):
@@ -321,7 +329,7 @@ class StageSession:
         before = self._downstream
         self.order = rerouted(self.order, message.stages, message.index, message.epoch)
         self._place()
-        self._deaf = False
+        self._deaf = self._replayed = False
         self._known = max(self._known, min(message.resume, orders.room(self.order)))
         if self._downstream is None or before is None or before.peer != self._downstream.peer:
             self._out.pause()

@@ -7,7 +7,7 @@ from p2pos.shard import session as machine
 from p2pos.shard.blocks import keys
 from p2pos.shard.session import CHUNK, WINDOW, Adopt, Computed, Release, Run, Send, StageSession
 from p2pos.types import PeerId
-from p2pos.wire.messages import Ack, Close, Fault, Logprobs, StageRef, Step, Tokens
+from p2pos.wire.messages import Ack, Close, Fault, Logprobs, Progress, Repair, Replay, StageRef, Step, Tokens
 from tests.shard.sessions import HIDDEN, OWNER, SESSION, header, order, stage
 
 
@@ -285,3 +285,55 @@ def test_nothing_is_taken_before_there_is_room() -> None:
     waiting = StageSession(order(1), me=PeerId("stage-1"), sender=OWNER, now_s=0.0)
     with pytest.raises(PeerError, match="no room yet"):
         waiting.on_message(PeerId("stage-0"), Step(SESSION, 0, HIDDEN), b"", 0.0)
+
+
+def test_what_was_sent_is_not_sent_again_and_again() -> None:
+    """A few words of an owner make a stage send megabytes: once for each repair, and not for any number of them."""
+    head = stage(0)
+    head.on_message(OWNER, Tokens(SESSION, 0, [1, 2, 3, 4]), b"", 0.0)
+    head.on_computed(Computed(0, 4, header(4), bytes(64)), 0.0)
+    for epoch in range(1, machine.FREE_REPLAYS + 1):
+        route = [head.order.stages[0], StageRef(f"spare-{epoch}", [], 1, 2), head.order.stages[2]]
+        head.on_message(OWNER, Repair(SESSION, epoch, route, 0, 4), b"", 0.0)
+        (sent,) = head.on_message(OWNER, Replay(SESSION, epoch, 0), b"", 0.0)
+        assert isinstance(sent, Send)
+        assert head.on_message(OWNER, Replay(SESSION, epoch, 0), b"", 0.0) == []
+    epoch += 1
+    head.on_message(OWNER, Repair(SESSION, epoch, route, 0, 4), b"", 0.0)
+    fault, released = head.on_message(OWNER, Replay(SESSION, epoch, 0), b"", 0.0)
+    assert isinstance(fault, Send)
+    assert released == Release()
+
+
+def test_a_repair_that_moves_a_session_to_other_layers_is_refused() -> None:
+    """The cache here is of these layers."""
+    with pytest.raises(PeerError, match="other layers"):
+        stage(1).on_message(
+            OWNER, Repair(SESSION, 1, [StageRef("stage-0", [], 0, 2), StageRef("stage-1", [], 2, 3)], 1, 4), b"", 0.0
+        )
+
+
+def test_an_earlier_repair_does_nothing() -> None:
+    """Of two that cross, the later one counts."""
+    middle = stage(1)
+    route = middle.order.stages
+    assert len(middle.on_message(OWNER, Repair(SESSION, 2, route, 1, 4), b"", 0.0)) == 1
+    assert middle.on_message(OWNER, Repair(SESSION, 1, route, 1, 4), b"", 0.0) == []
+
+
+def test_nothing_more_of_a_peer_that_is_not_believed() -> None:
+    """What it had sent and is not computed yet is dropped, and what it sends is passed over until the repair."""
+    middle, upstream = stage(1), PeerId("stage-0")
+    middle.on_message(upstream, Step(SESSION, 0, header(4)), b"", 0.0)
+    middle.on_message(upstream, Step(SESSION, 4, HIDDEN), b"", 0.0)
+    (fault,) = middle.disbelieve(upstream, "nonsense")
+    assert isinstance(fault, Send)
+    assert fault.message == Fault(SESSION, "bad_peer", "nonsense", "stage-0")
+    assert middle.on_message(upstream, Step(SESSION, 5, HIDDEN), b"", 0.0) == []
+    middle.on_computed(Computed(0, 4, header(4), bytes(64)), 0.0)
+    route = [StageRef("spare-0", [], 0, 1), *middle.order.stages[1:]]
+    (told,) = middle.on_message(OWNER, Repair(SESSION, 1, route, 1, 5), b"", 0.0)
+    assert isinstance(told, Send)
+    assert told.message == Progress(SESSION, 1, 4, 4)
+    (run,) = middle.on_message(PeerId("spare-0"), Step(SESSION, 4, HIDDEN), b"", 0.0)
+    assert isinstance(run, Run)
