@@ -84,9 +84,9 @@ class EngineClient:
         with trio.CancelScope(shield=True):
             await self._http.aclose()
 
-    async def ask(self, path: str) -> tuple[int, bytes]:
+    async def ask(self, path: str, *, within_s: float | None = None) -> tuple[int, bytes]:
         """GET a path: the status and the body. Raises UnavailableError where no answer comes in time."""
-        with self._failures(), trio.fail_after(ANSWER_S):
+        with self._failures(), trio.fail_after(ANSWER_S if within_s is None else within_s):
             async with self._http.stream("GET", path) as response:
                 return response.status_code, await self._body(response, MAX_ANSWER)
 

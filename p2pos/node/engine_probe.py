@@ -23,6 +23,8 @@ from p2pos.wire.messages import MAX_CONTEXT, Grammar, Sampling
 
 TRY_S = 60.0
 """For each text that is tried. A model that is loaded, or compiled, for its first request takes tens of seconds."""
+ALIVE_S = 5.0
+"""For a sign of life. An engine answers in milliseconds, on a machine that is short of time in a second or two."""
 SPEED_TOKENS = 24
 """Written to measure the speed."""
 MAX_PIECES = 200
@@ -103,7 +105,7 @@ async def find(client: EngineClient, model: Model, *, wanted: str, places: int) 
 
 async def alive(client: EngineClient) -> None:
     """Whether it answers. Raises UnavailableError where it doesn't, or says that it is not ready."""
-    status, _ = await client.ask("/v1/models")
+    status, _ = await client.ask("/v1/models", within_s=ALIVE_S)
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
         raise client.fault(f"answers {status}")
 

@@ -31,6 +31,8 @@ from p2pos.shard.session import CHUNK, Computed, Run, StageSession
 
 CHECK_S = 5.0
 """Between two looks whether the engine answers; what it says of its queue is as old as this, at most."""
+STALL_S = 2.0
+"""Without a word from an engine that has a text to write, after which it is asked whether it is there."""
 RETRY_S = (1.0, 2.0, 5.0, 10.0)
 """Between two looks for an engine that is down."""
 
@@ -268,15 +270,20 @@ class RemoteEngine:
 
     async def _watch(self) -> None:
         """See whether the engine answers, now and then, and at once where a text failed."""
+        asked_s = -math.inf
         while True:
-            with trio.move_on_after(CHECK_S):
+            with trio.move_on_after(STALL_S if self._inside else CHECK_S):
                 await self._suspect.wait()
-            self._suspect = trio.Event()
+            suspected, self._suspect = self._suspect.is_set(), trio.Event()
+            now_s = trio.current_time()
+            if not suspected and now_s - self._heard_s < STALL_S and now_s - asked_s < CHECK_S:
+                continue  # it is writing
+            asked_s = now_s
             try:
                 await engine_probe.alive(self._client)
             except UnavailableError as exc:
                 # one that streams still is only slow; one that refuses connections is gone
-                if exc.fields.get("gone") or trio.current_time() - self._heard_s > CHECK_S:
+                if exc.fields.get("gone") or trio.current_time() - self._heard_s > STALL_S:
                     await self._down(exc)
                 continue
             try:

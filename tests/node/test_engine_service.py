@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from p2pos.errors import UnavailableError
-from p2pos.node import engine_client, engine_service
+from p2pos.node import engine_client, engine_probe, engine_service
 from p2pos.node.engine_api import Abilities, Make
 from p2pos.node.engine_client import EngineClient
 from p2pos.node.engine_probe import Found, Model
@@ -356,6 +356,7 @@ def test_tokens_outside_the_vocabulary_never_reach_the_engine() -> None:
 def test_an_engine_that_is_down_takes_nobody_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its sessions end, the swarm is told, nobody is let in; once it answers again, texts are written again."""
     monkeypatch.setattr(engine_service, "CHECK_S", 0.05)
+    monkeypatch.setattr(engine_service, "STALL_S", 0.05)
     monkeypatch.setattr(engine_service, "RETRY_S", (0.05,))
 
     async def act(made: Rig) -> None:
@@ -376,9 +377,31 @@ def test_an_engine_that_is_down_takes_nobody_and_comes_back(monkeypatch: pytest.
     with_engine(Behaviour([hangs_after(token(9)), writes(token(9), token(2, finish="stop"))]), act)
 
 
+def test_an_engine_that_hangs_is_down_before_a_text_runs_out_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that says nothing in mid-text is asked whether it is there; where it doesn't say so, its text ends."""
+    monkeypatch.setattr(engine_service, "STALL_S", 0.05)
+    monkeypatch.setattr(engine_probe, "ALIVE_S", 0.05)
+
+    class Hung(Behaviour):
+        async def __call__(self, stream: trio.SocketStream, line: str, body: bytes) -> None:
+            if line.startswith("GET"):
+                await trio.sleep_forever()
+            await super().__call__(stream, line, body)
+
+    async def act(made: Rig) -> tuple[list[StageMessage], bool]:
+        return await made.write(), await made.change()
+
+    (*came, last), up = with_engine(Hung([hangs_after(token(9))]), act)
+    assert ids(came) == [9]
+    assert isinstance(last, Fault)
+    assert "does not answer in time" in last.text
+    assert not up
+
+
 def test_a_session_that_waits_hears_of_an_engine_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not left to wait for a place that won't come."""
     monkeypatch.setattr(engine_service, "CHECK_S", 0.05)
+    monkeypatch.setattr(engine_service, "STALL_S", 0.05)
 
     async def act(made: Rig) -> list[StageMessage]:
         await made.begin(1)
