@@ -123,6 +123,7 @@ class Demo:
         shape = ("--nodes", "4", "--stages", "3")
         self.live("devnet", "up", "--detach", *shape, "--home", str(self.home), *self.model)
         self.live("devnet", "status", "--home", str(self.home))
+        self.live("swarm", "status", "--home", str(self.home))
         status = self.facts("devnet", "status", "--home", str(self.home), shown=False)
         rows = status["processes"]
         facts["pids"] = {row["name"]: row["pid"] for row in rows}
