@@ -69,19 +69,23 @@ class Routes:
     def _replace(
         self, announcements: Sequence[Announcement], model: ModelId, stages: Sequence[StageRef], lost: frozenset[PeerId]
     ) -> list[StageRef]:
-        avoided = self.backoff.avoided(trio.current_time()) - {stage.peer for stage in stages}
-        for avoid in (avoided, frozenset[str]()):
+        avoided = self.backoff.avoided(trio.current_time())
+        silent = frozenset(
+            each.peer for each in announcements if each.sequence <= self._last.get(PeerId(each.peer), -1)
+        )
+        # better one that failed lately than none; but one that has not been heard of since would fail again at once
+        for avoid in (avoided | silent, silent):
             try:
                 return patch(announcements, stages, lost, model, avoid=avoid, view=self.view())
             except UnavailableError:
-                pass  # better one that failed lately than none
+                pass
         back = {each.peer for each in announcements if each.peer in lost and self._is_back(each)}
         torn = [
             StageRef(GAP.format(index), [], stage.start, stage.end) if stage.peer in lost else stage
             for index, stage in enumerate(stages)
         ]
         gaps = frozenset(stage.peer for stage in torn) - {stage.peer for stage in stages}
-        return patch(announcements, torn, gaps, model, avoid=frozenset(lost - back), view=self.view())
+        return patch(announcements, torn, gaps, model, avoid=(lost | silent) - back, view=self.view())
 
     def _is_back(self, announced: Announcement) -> bool:
         """Whether a peer that was lost has said since that it serves."""
