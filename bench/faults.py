@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,10 @@ STOP_S = 30.0
 """From SIGTERM to SIGKILL, and for the end of a process that was sent SIGKILL."""
 STATUS_S = 10.0
 """For a node's `/status`."""
+SETTLE_S = 60.0
+"""For a node that came back to be known to all, or for one that is gone to be forgotten, and for all to be idle."""
+LOOK_EVERY_S = 0.1
+"""Between two questions whether it is so; each is a round trip."""
 MAX_JOIN = 4
 """Addresses given to a node to join through: one that answers is enough, and some may be dead."""
 TOKEN = "of-a-test-on-this-machine-alone"  # noqa: S105 - the nodes listen on a network that ends with the test
@@ -58,6 +63,7 @@ class Node:
         self._environment: Mapping[str, str] = plan.environment(P2POS_CACHE=str(cache))
         self._place = place
         self._process: subprocess.Popen[bytes] | None = None
+        self._serves = False
         self._limit: tuple[int, int] | None = None
         directory.mkdir(parents=True)
         self._token_file = directory / "token"
@@ -78,6 +84,11 @@ class Node:
     def alive(self) -> bool:
         """Whether there is a process, hung or not."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def serves(self) -> bool:
+        """Whether it has said in this life that it is ready; it may be hung or cut off all the same."""
+        return self._serves and self.alive
 
     @property
     def pid(self) -> int:
@@ -115,6 +126,7 @@ class Node:
             code = describe_exit(process.wait(STOP_S))
             raise UnavailableError(f"{self.name} ended with {code}: {last_line(self.log_file)} (log: {self.log_file})")
         self.ready = json.loads(line)
+        self._serves = True
 
     def status(self) -> dict[str, Any]:
         """What its `/status` says now."""
@@ -123,6 +135,12 @@ class Node:
         )
         with urllib.request.urlopen(request, timeout=STATUS_S) as answer:  # noqa: S310 - as above
             return dict(json.load(answer))
+
+    def at_rest(self, known: int) -> bool:
+        """Whether it knows so many nodes, itself included, and holds no session."""
+        status = self.status()
+        idle = status["sessions"] == status["owned_sessions"] == status["cached_tokens"] == 0
+        return idle and bool(status["known_nodes"] == known)
 
     def resident_bytes(self) -> int:
         """Resident memory of its process; 0 where there is none."""
@@ -173,6 +191,14 @@ class Node:
             resource.prlimit(self.pid, resource.RLIMIT_AS, self._limit)
         self._limit = None
 
+    def recover(self) -> None:
+        """Undo what was done to it, unless it was killed."""
+        if self.alive:
+            self.resume()
+            self.feed()
+        if self._place is not None:
+            self._place.mend()
+
     def _send(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
@@ -186,6 +212,7 @@ class Node:
         if self._process is not None and self._process.stdout is not None:
             self._process.stdout.close()
         self._process = None
+        self._serves = False
 
 
 class Cluster:
@@ -225,8 +252,8 @@ class Cluster:
             node.wait_ready()
 
     def addresses(self) -> list[str]:
-        """Of the nodes that were ready and have a process, hung or cut ones included."""
-        return [node.address for node in self.nodes if node.alive and node.ready]
+        """Of the nodes that serve, hung or cut ones included."""
+        return [node.address for node in self.nodes if node.serves]
 
     def of(self, peer: str) -> Node:
         """The node with this peer id. Raises InternalError where there is none."""
@@ -234,6 +261,27 @@ class Cluster:
             if node.ready and node.peer == peer:
                 return node
         raise InternalError(f"no node of this cluster is {peer}")
+
+    def settle(self, within_s: float = SETTLE_S) -> None:
+        """Wait until all that serve know one another and no one else, and hold nothing.
+
+        Raises InternalError, which says who is to blame, where that takes too long.
+        """
+        end_s = time.monotonic() + within_s
+        restless = self.nodes
+        while restless:
+            if time.monotonic() > end_s:
+                raise InternalError(f"not at rest after {within_s:g} s: {self._unrest(restless)}")
+            running = [node for node in self.nodes if node.serves]
+            restless = [node for node in running if not node.at_rest(len(running))]
+            if restless:
+                time.sleep(LOOK_EVERY_S)
+
+    @staticmethod
+    def _unrest(nodes: Sequence[Node]) -> str:
+        told = {node.name: node.status() for node in nodes if node.serves}
+        fields = ("layers", "known_nodes", "sessions", "owned_sessions", "cached_tokens")
+        return ", ".join(f"{name} { ({field: each[field] for field in fields}) }" for name, each in told.items())
 
     def close(self) -> None:
         """Kill what runs, hung or not."""

@@ -1,21 +1,17 @@
 """One text through a swarm in which something fails meanwhile, as its owner gets it."""
 
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import trio
 
 from p2pos.errors import InternalError, P2posError
 from p2pos.node.visitor import Visitor, visit
 from p2pos.shard.owner import Request
-from p2pos.shard.routing import route
 from p2pos.types import ModelId
 from p2pos.wire.messages import StageRef
-
-LOOK_EVERY_S = 0.1
-"""Between two questions whether what is waited for is so; each is a round trip."""
 
 Fault: TypeAlias = Callable[[Sequence[StageRef]], Awaitable[None]]
 """Makes something fail, given the route that the text began over."""
@@ -35,6 +31,8 @@ class Trial:
     """Tokens that were there before the fault had taken effect."""
     error: P2posError | None
     """What the owner was told in place of the rest of the text."""
+    causes: tuple[str, ...] = ()
+    """Why each stage that was replaced was, in order: `lost`, `hung`, `nonsense` …"""
 
     @property
     def pause_s(self) -> float:
@@ -64,6 +62,11 @@ async def attempt(
     failed_s: float | None = None
     unhurt = 0
     error: P2posError | None = None
+    causes: list[str] = []
+
+    def note(event: str, fields: Mapping[str, Any]) -> None:
+        if event == "lost":
+            causes.append(fields["cause"])
 
     async def fail() -> None:
         nonlocal failed_s, unhurt
@@ -74,6 +77,7 @@ async def attempt(
         failed_s = began if after else trio.current_time()
         unhurt = len(tokens)
 
+    visitor.client.on_note = note
     began_s = trio.current_time()
     async with trio.open_nursery() as nursery, visitor.client.generate(model, stages, request) as generation:
         if not after:
@@ -86,26 +90,14 @@ async def attempt(
                     nursery.start_soon(fail)
         except P2posError as exc:
             error = exc
-    return Trial(tuple(tokens), generation.finish_reason, began_s, tuple(arrivals_s), failed_s, unhurt, error)
+    return Trial(
+        tuple(tokens), generation.finish_reason, began_s, tuple(arrivals_s), failed_s, unhurt, error, tuple(causes)
+    )
 
 
 async def text(addresses: Sequence[str], request: Request, *, after: int = 0, fault: Fault | None = None) -> Trial:
     """The same as a new peer that joins through these addresses, over the route that it finds best."""
     async with visit(addresses) as visitor:
         model = visitor.choose_model("")
-        stages = route(visitor.announcements, model)
+        stages = visitor.client.routes.choose(model)
         return await attempt(visitor, model, stages, request, after=after, fault=fault)
-
-
-async def announced(addresses: Sequence[str], count: int, *, within_s: float) -> None:
-    """Wait until the swarm believes in so many nodes.
-
-    Raises InternalError where it doesn't in time.
-    """
-    with trio.move_on_after(within_s):
-        while True:
-            async with visit(addresses) as visitor:
-                if len(visitor.announcements) == count:
-                    return
-            await trio.sleep(LOOK_EVERY_S)
-    raise InternalError(f"the swarm does not know {count} nodes after {within_s:g} s")

@@ -1,13 +1,14 @@
 """A node that lies: the real one, joined and announced as any other, until it sends nonsense in the place of its work.
 
-`python -m tests.hostile KIND POSITION --home … node run …`. From `POSITION` on, what it has to send of hidden states or
-sampled tokens goes out spoilt, in the way that `KIND` names. All else that it says stays true, so that nothing but the
-nonsense itself gives it away.
+`python -m tests.hostile ORDERS --home … node run …`. The file `ORDERS` says `KIND POSITION`, or nothing, and may change
+at any time. From `POSITION` on, what the node has to send of hidden states or sampled tokens goes out spoilt, in the
+way that `KIND` names. All else that it says stays true, so that nothing but the nonsense itself gives it away.
 """
 
 import struct
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from msgspec import structs
@@ -98,14 +99,21 @@ TOKENS: dict[str, Callable[[Tokens, bytes], Spoilt]] = {
 """What the tail may do."""
 
 
-def lie(kind: str, position: int) -> None:
-    """Have this process's nodes lie from this position on."""
+def told(orders: Path) -> tuple[str, int]:
+    """The kind and the position that the file says now; "" for the truth."""
+    kind, _, position = orders.read_text().partition(" ")
+    return kind, int(position or 0)
+
+
+def lie(orders: Path) -> None:
+    """Have this process's nodes lie as the file says at the time."""
     honest = FrameStream.send
 
     async def send(stream: FrameStream, message: WireMessage, payload: bytes | memoryview = b"", **how: float) -> None:
-        if isinstance(message, Step) and message.position + message.tensor.shape[0] > position and kind in STEPS:
+        kind, position = told(orders)
+        if isinstance(message, Step) and kind in STEPS and message.position + message.tensor.shape[0] > position:
             spoilt = STEPS[kind](message, bytes(payload))
-        elif isinstance(message, Tokens) and message.position >= position and kind in TOKENS:
+        elif isinstance(message, Tokens) and kind in TOKENS and message.position >= position:
             spoilt = TOKENS[kind](message, bytes(payload))
         else:
             await honest(stream, message, payload, **how)
@@ -119,6 +127,6 @@ def lie(kind: str, position: int) -> None:
 
 
 if __name__ == "__main__":
-    _, kind, position, *arguments = sys.argv
-    lie(kind, int(position))
+    _, orders_file, *arguments = sys.argv
+    lie(Path(orders_file))
     main(arguments)

@@ -8,6 +8,17 @@ import pytest
 import torch
 
 FIELDS = {
+    "churn": ("requests", "lost", "wrong", "kills", "rss_growth_share"),
+    "failover": (
+        "runs",
+        "identical",
+        "pause_ms_p50",
+        "pause_ms_p95",
+        "hang_pause_ms_p95",
+        "cut_pause_ms_p95",
+        "head_pause_ms_p95",
+        "tail_pause_ms_p95",
+    ),
     "interference": ("max_gap_ms", "chunk_plus_step_ms"),
     "peers": ("A", "B"),
     "pipeline": (
