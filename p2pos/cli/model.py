@@ -158,7 +158,7 @@ async def _from_peers(
                 await visitor.refresh()
 
         nursery.start_soon(refresh)
-        swarm = Swarm(visitor.host, lambda: visitor.announcements, Bucket(rate))
+        swarm = Swarm(visitor.host, lambda: visitor.announcements, Bucket(rate), visitor.find)
         fetched = await weights.fill(swarm, target, wanted, **fill)
         nursery.cancel_scope.cancel()
     return fetched

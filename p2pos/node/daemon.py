@@ -92,7 +92,8 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
         await nursery.start(discovery.run, config.bootstrap)
         known = await loading.pin(checkpoint, config.cache, config.model_id)
         _, whole = check(config.model, None)
-        swarm = Swarm(host, discovery.known, Bucket(config.download_rate))
+        discovery.follow(known.model_id)  # all who may have its weights
+        swarm = Swarm(host, discovery.known, Bucket(config.download_rate), discovery.find)
         source = Source(config, checkpoint, known, whole.end, progress, metrics, swarm)
         content = ContentService(source.blocks(), await source.shelf(), Bucket(config.upload_rate), metrics=metrics)
         await _Node(source, host, reach, discovery, content).serve(nursery, task_status)

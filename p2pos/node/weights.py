@@ -6,7 +6,7 @@ needed (`fill`), chunk by chunk.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +54,8 @@ class Swarm:
     """What is believed of the swarm now."""
     download: Bucket = field(default_factory=lambda: Bucket(0))
     """The cap on what is asked for; its clock is trio's."""
+    find: Callable[[str], Awaitable[object]] | None = None
+    """Looks up who serves a model, so that `known` has it, where nobody known does."""
 
     def sources(self, model: ModelId) -> dict[PeerId, Sequence[str]]:
         """Who may have the weights of a model: those who announce it."""
@@ -112,6 +114,8 @@ async def locate(
 
 async def _lay_out(visitor: Visitor, model: ModelId, cache: Path) -> Path:
     """Ask those who serve a model, one after the other, for all of it but the weights."""
+    if all(each.model != model for each in visitor.announcements):
+        await visitor.find(model)
     serving = [each for each in visitor.announcements if each.model == model]
     if not serving:
         raise UnavailableError(f"nobody serves the model {model}", hint="see `p2pos swarm status`")
@@ -216,6 +220,8 @@ async def fill(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(meter.report)
         if swarm is not None:
+            if swarm.find is not None and not swarm.sources(target.model):
+                await swarm.find(target.model)
             patience_s = HUB_PATIENCE_S if on_hub else PATIENCE_S
             sources = lambda: swarm.sources(target.model)  # noqa: E731 - one line, used once
             fetcher = Fetcher(
