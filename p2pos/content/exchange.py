@@ -167,12 +167,13 @@ class Exchange:
             taken |= each.bit
         bit = next(1 << number for number in range(MAX_PEERS) if not taken >> number & 1)
         self._peers[peer] = _Peer(bit, bytearray(have), heard_s=now_s)
+        whole = have == bitmaps.everything(self._total)
         for mask, queue in list(self._queues.items()):  # each chunk's place is with those whom it can be had of
-            mine = [chunk for chunk in queue if bitmaps.has(have, chunk)]
+            mine = queue if whole else deque(chunk for chunk in queue if have[chunk >> 3] >> (chunk & 7) & 1)
             if mine:
-                rest = deque(chunk for chunk in queue if not bitmaps.has(have, chunk))
+                rest = deque() if whole else deque(chunk for chunk in queue if not have[chunk >> 3] >> (chunk & 7) & 1)
                 self._queues[mask] = rest
-                self._queues.setdefault(mask | bit, deque()).extend(mine)
+                self._queues[mask | bit] = mine
         return self._settle([], now_s)
 
     @property
