@@ -144,6 +144,8 @@ def test_nobody_serves_it(tmp_path: Path, source: Shelf) -> None:
         join(other, [ContentService({})], tmp_path / "cache")
     with pytest.raises(UserError, match="is not here: give --bootstrap"):
         trio.run(lambda: weights.locate(other, [], tmp_path / "cache", offline=False))
+    with pytest.raises(UserError, match="is not here: p2pos model fetch .*, while online"):
+        trio.run(lambda: weights.locate(other, ["/ip4/127.0.0.1/tcp/1"], tmp_path / "cache", offline=True))
 
 
 def test_a_pinned_directory_is_used_as_it_is(tmp_path: Path, source: Shelf) -> None:
