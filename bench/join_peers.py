@@ -3,6 +3,7 @@
 `serving_s` is for the bench `join`.
 """
 
+import shutil
 from pathlib import Path
 
 import trio
@@ -25,7 +26,7 @@ async def serving_s(directory: Path, repeats: int) -> tuple[list[float], float]:
     """Start two nodes with the whole model on disk, and after them so often one that joins with an empty cache.
 
     Args:
-        directory: an empty one, for models, homes and logs; it takes some 250 MB, and 100 MB more for each repeat.
+        directory: an empty one, for models, homes and logs; it takes some 350 MB.
         repeats: how often.
 
     Returns:
@@ -41,26 +42,27 @@ async def serving_s(directory: Path, repeats: int) -> tuple[list[float], float]:
     taken: list[float] = []
     span_bytes = 0
 
-    async def start(name: str, cache: Path, *words: str) -> dict[str, object]:
+    async def start(nursery: trio.Nursery, name: str, cache: Path, *words: str) -> dict[str, list[str]]:
         argv = tied("p2pos", "--home", str(directory / name), "--log-json", "node", "run", *words)
         argv += ("--threads", "1", "--leash")
         command = Command(argv, plan.NODE_READY_S, plan.NODE_STOP_S, plan.environment(P2POS_CACHE=str(cache)))
-        ready: dict[str, object] = await nursery.start(
-            Process(name, directory / f"{name}.log", lambda _: None).run, command
-        )
+        process = Process(name, directory / f"{name}.log", lambda _: None)
+        ready: dict[str, list[str]] = await nursery.start(process.run, command)
         return ready
 
     async with trio.open_nursery() as nursery:
-        first = await start("first", cache, "--model", str(model), "--layers", "0:3")
-        address = first["addresses"][0]  # type: ignore[index]  # a node's ready line
-        await start("second", cache, "--model", str(model), "--layers", "3:6", "--bootstrap", address)
+        first = await start(nursery, "first", cache, "--model", str(model), "--layers", "0:3")
+        join = ("--bootstrap", first["addresses"][0])
+        await start(nursery, "second", cache, "--model", str(model), "--layers", "3:6", *join)
         for number in range(repeats):
             own = directory / f"cache-{number}"
-            began_s = trio.current_time()
-            await start(f"joins-{number}", own, "--model", model_id, "--layers", SPAN, "--bootstrap", address)
-            taken.append(trio.current_time() - began_s)
+            async with trio.open_nursery() as life:  # one at a time: the next one gets nothing from it
+                began_s = trio.current_time()
+                await start(life, f"joins-{number}", own, "--model", model_id, "--layers", SPAN, *join)
+                taken.append(trio.current_time() - began_s)
+                life.cancel_scope.cancel()
             progress(f"a node that had nothing serves after {taken[-1]:.1f} s")
-            files = list((own / "peers").glob("*/model.safetensors"))
-            span_bytes = sum(path.stat().st_blocks * 512 for path in files)
+            span_bytes = sum(path.stat().st_blocks * 512 for path in own.glob("peers/*/model.safetensors"))
+            shutil.rmtree(own)
         nursery.cancel_scope.cancel()
     return taken, span_bytes / 1e6
