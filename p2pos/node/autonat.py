@@ -71,8 +71,9 @@ class AutoNat:
         """Serve one question. Raises PeerError, UnavailableError."""
         asked = await pipe.receive(Message)
         if asked.type != Message.DIAL or asked.dial.peer.id != multiaddresses.library_id(pipe.peer).to_bytes():
+            _log.info("asked to have somebody else dialled", peer=pipe.peer)
             await _say(pipe, Message.E_BAD_REQUEST)
-            raise PeerError(pipe.peer, "asked to have somebody else dialled")
+            return  # in order: a reset might overtake the answer
         seen = pipe.remote
         said = multiaddresses.decode(asked.dial.peer.addrs, MAX_SAID)
         tried = [each for each in said if seen is not None and _ip(each) == seen[0]][:MAX_TRIED]

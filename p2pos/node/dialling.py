@@ -13,7 +13,7 @@ from multiaddr import Multiaddr
 from p2pos import log
 from p2pos.errors import PeerError, UnavailableError
 from p2pos.node import addresses as multiaddresses
-from p2pos.node import circuits, identify
+from p2pos.node import circuits, identify, private
 from p2pos.node.pipes import Pipe
 from p2pos.node.private import SwarmKeyError
 from p2pos.types import PeerId
@@ -143,7 +143,7 @@ class Dialler:
         peer_id = multiaddresses.library_id(peer)
         try:
             if dialled:
-                muxed = (await self._network.upgrade_outbound_raw_conn(raw, peer_id)).muxed_conn
+                muxed = (await self._network.upgrade_outbound_raw_conn(self._private(raw), peer_id)).muxed_conn
             else:
                 muxed = await self._network.upgrade_inbound_raw_conn(raw, Multiaddr(multiaddresses.through("", peer)))
         except BaseException as exc:
@@ -163,7 +163,9 @@ class Dialler:
         raw: Any = None
         try:
             raw = await TCP().dial(address)
-            secured = await self._network.upgrader.upgrade_security(raw, is_initiator=True, peer_id=peer_id)
+            secured = await self._network.upgrader.upgrade_security(
+                self._private(raw), is_initiator=True, peer_id=peer_id
+            )
         except (BaseLibp2pError, OSError) as exc:
             _log.debug("does not answer", peer=peer, address=str(address), why=repr(exc))
             return False
@@ -187,11 +189,27 @@ class Dialler:
 
         """
         peer_id = multiaddresses.library_id(peer)
-        dial = self._network.dial_addr_as_responder if as_server else self._network.dial_addr
+        source = (_any(address), port)
         try:
-            await dial(address, peer_id, source=(_any(address), port))
+            if not as_server:
+                await self._network.dial_addr(address, peer_id, source=source)
+                return
+            # not the library's `dial_addr_as_responder`, which seals a private swarm's connection twice
+            raw = await TCP().dial_with_source(address, source)
+            muxed = await self._network.upgrade_inbound_raw_conn(raw, address)
         except (BaseLibp2pError, OSError) as exc:
             raise UnavailableError(f"peer {peer} does not answer at {address}", peer=peer) from exc
+        if muxed.peer_id != peer_id:
+            await muxed.close()
+            raise UnavailableError(f"peer {muxed.peer_id} answers at an address of {peer}", peer=peer)
+
+    def _private(self, raw: Any) -> Any:
+        """A connection that we began, sealed with the key of a private swarm where there is one.
+
+        The library seals those that it accepts, and those that it dials itself.
+        """
+        psk = self._network.psk
+        return raw if psk is None else private.protected(raw, psk)
 
     async def seen_from(self, port: int, address: Any, peer: PeerId) -> tuple[str, int] | None:
         """How a peer, to be dialled at this address, sees a port of ours: behind a router, the router's.

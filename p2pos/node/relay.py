@@ -104,8 +104,9 @@ class Relay:
     async def _answer(self, _peer: PeerId, pipe: Pipe) -> None:
         """Serve one request. Raises PeerError, UnavailableError."""
         if pipe.relayed:
+            _log.info("asked for a relay through a relay", peer=pipe.peer)
             await _say(pipe, Status.PERMISSION_DENIED)
-            raise PeerError(pipe.peer, "asked for a relay through a relay")
+            return  # in order: a reset might overtake the answer
         asked = await pipe.receive(HopMessage)
         if asked.type == HopMessage.RESERVE:
             await self._reserve(pipe)

@@ -12,13 +12,14 @@ from libp2p.relay.circuit_v2.pb.circuit_pb2 import PeerId as PeerField
 from p2pos.errors import PeerError, UnavailableError
 from p2pos.node import addresses, circuits
 from p2pos.node.circuits import HOP_PROTOCOL, STOP_PROTOCOL
-from p2pos.node.host import Host
+from p2pos.node.host import Host, open_host
+from p2pos.node.identity import Identity
 from p2pos.node.pipes import Pipe
 from p2pos.node.relay import WINDOW, Relay
 from p2pos.node.relay_book import Limits
 from p2pos.types import PeerId
 from p2pos.wire.messages import Ack
-from tests.node.stock import echo, host, library_id, muxed, run
+from tests.node.stock import LOOPBACK, echo, host, library_id, muxed, run
 
 SESSION = b"0123456789abcdef"
 
@@ -71,6 +72,71 @@ def test_a_relay_joins_two() -> None:
             assert await echoed(client, hidden, 700_000) == 700_000
             assert await echoed(hidden, client, 700_000) == 700_000
             assert (relay.reservations, relay.circuits) == (1, 1)
+
+    run(body)
+
+
+def test_a_relay_of_a_private_swarm() -> None:
+    """In a swarm with a key of its own circuits are sealed with it at both ends, and dialling back works as well."""
+
+    async def body() -> None:
+        key = bytes(range(32))
+        async with (
+            open_host(Identity.new(), (), swarm_key=key) as client,
+            open_host(Identity.new(), LOOPBACK, swarm_key=key) as hidden,
+            open_host(Identity.new(), LOOPBACK, swarm_key=key) as middle,
+        ):
+            Relay(middle).offer()
+            take_circuits(hidden)
+            hidden.serve("/echo", echo)
+            await hidden.connect_to(middle.addresses[0])
+            await circuits.reserve(hidden, middle.peer)
+            await client.connect_to(through(middle, hidden))
+            assert [each.relayed for each in client.connections(hidden.peer)] == [True]
+            assert await echoed(client, hidden, 100_000) == 100_000
+            assert await middle.dialler.answers_at(addresses.bare(hidden.addresses[0]), hidden.peer)
+
+    run(body)
+
+
+async def splice(listener: trio.SocketListener) -> None:
+    """Make one connection of the first two that come, as simultaneous dials do."""
+    one, other = await listener.accept(), await listener.accept()
+
+    async def pump(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        async for data in source:
+            await sink.send_all(data)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump, one, other)
+        nursery.start_soon(pump, other, one)
+
+
+@pytest.mark.parametrize("swarm_key", [None, bytes(range(32))], ids=["open", "private"])
+def test_two_dials_that_become_one_connection(swarm_key: bytes | None) -> None:
+    """Where both ends dialled, the one that is the server speaks second, and each knows who the other is."""
+
+    async def body() -> None:
+        async with (
+            open_host(Identity.new(), LOOPBACK, swarm_key=swarm_key) as one,
+            open_host(Identity.new(), LOOPBACK, swarm_key=swarm_key) as other,
+            trio.open_nursery() as nursery,
+        ):
+            one.serve("/echo", echo)
+            (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(splice, listener)
+            between = addresses.packed("127.0.0.1", listener.socket.getsockname()[1])
+
+            async def dial(host: Host, peer: PeerId, as_server: bool) -> None:
+                port = addresses.socket_of(addresses.bare(host.addresses[0]))[1]
+                await host.dialler.dial_from(port, between, peer, as_server=as_server)
+
+            async with trio.open_nursery() as dials:
+                dials.start_soon(dial, other, one.peer, False)
+                dials.start_soon(dial, one, other.peer, True)
+            assert one.connected() == {other.peer}
+            assert await echoed(other, one, 1000) == 1000
+            nursery.cancel_scope.cancel()
 
     run(body)
 
@@ -278,7 +344,7 @@ def test_a_circuit_from_a_relay_that_was_not_asked() -> None:
             await hidden.connect_to(middle.addresses[0])
             relay = Relay(middle)
             relay._book.reserve(hidden.peer, "127.0.0.1", trio.current_time())
-            with pytest.raises(UnavailableError, match="does not take a circuit"):
+            with pytest.raises(UnavailableError):
                 await relay._ask(hidden.peer, middle.peer)
             assert refused.is_set()
 
