@@ -45,6 +45,7 @@ def node() -> None:
 @click.option(
     "--listen", multiple=True, default=["/ip4/127.0.0.1/tcp/0"], show_default=True, help="Multiaddress to listen on."
 )
+@click.option("--mdns/--no-mdns", default=False, help="Find others, and be found, on the local network.")
 @click.option("--api", default="127.0.0.1:0", show_default=True, help="HOST:PORT of the HTTP interface.")
 @click.option(
     "--dtype",
@@ -109,6 +110,7 @@ def run(
     max_layers: int,
     memory: int,
     listen: tuple[str, ...],
+    mdns: bool,
     api: str,
     dtype: str,
     quantize: Quantization,
@@ -152,6 +154,7 @@ def run(
         layers=None if layers == "auto" else LayerSpan.parse(layers),
         listen=listen,
         bootstrap=settings.bootstrap,
+        mdns=mdns,
         swarm_key=swarm_key(settings),
         api=_host_port(api),
         dtype=Checkpoint.open(model).dtype if dtype == "auto" else dtype,

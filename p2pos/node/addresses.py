@@ -200,6 +200,12 @@ def _names(address: Any) -> list[str]:
     return [] if address is None else [protocol.name for protocol in address.protocols()]
 
 
+def tcp_ip(text: str) -> str | None:
+    """The IPv4 address of a multiaddress that is one of TCP; None for others."""
+    parsed = _parse(text)
+    return str(parsed.value_for_protocol("ip4")) if _names(parsed)[:2] == ["ip4", "tcp"] else None
+
+
 async def all_refuse(addresses: Sequence[str]) -> bool:
     """Whether it is certain that nobody listens at any of these: each is an IP address that refuses a connection.
 

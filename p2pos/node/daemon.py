@@ -12,7 +12,7 @@ from trio_typing import TaskStatus
 from p2pos import __version__, leash, lock, log
 from p2pos.content.bucket import Bucket
 from p2pos.errors import UserError
-from p2pos.node import addresses, gateway, loading, measure
+from p2pos.node import addresses, gateway, loading, mdns, measure
 from p2pos.node.client import ModelFiles, fetch_model_files, read_model_files
 from p2pos.node.content_service import MAX_REQUEST, ContentService
 from p2pos.node.discovery import Discovery
@@ -90,6 +90,8 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
         discovery = Discovery(host, identity, metrics=metrics)
         host.on_learn(discovery.say_anew)
         await nursery.start(discovery.run, config.bootstrap)
+        if config.mdns:
+            await nursery.start(partial(mdns.run, host, discovery.meet, swarm_key=config.swarm_key))
         known = await loading.pin(checkpoint, config.cache, config.model_id)
         _, whole = check(config.model, None)
         discovery.follow(known.model_id)  # all who may have its weights

@@ -73,6 +73,8 @@ PROBE_DEADLINE_S = 1.0
 """Seconds for one such trial."""
 MAX_LOST = 256
 """Lost peers whose state is looked into at once; those beyond it are forgotten when they expire."""
+MAX_MET = 32
+"""Peers that are kept in mind as ones to join through, given or met."""
 MAX_REQUEST = 8 << 10
 """Bytes of a question: one signed announcement of at most 5 KiB."""
 MAX_ANSWER = 24 << 20
@@ -183,6 +185,15 @@ class Discovery:
         if len(servers) >= OTHERS // 2:  # there may be more than the DHT and those we asked so far can tell
             await self._ask_some(servers, model=model)
         return [each for each in self.known() if each.model == model]
+
+    async def meet(self, peer: PeerId, where: Sequence[str]) -> None:
+        """Exchange news with a peer that was heard of in another way, and keep it in mind as one to join through."""
+        if peer == self._host.peer or self._table.get(peer, self._clock()) is not None or not where:
+            return
+        if len(self._bootstrap) < MAX_MET:
+            self._bootstrap[peer] = where[0]
+        await self._try(self._reach, peer, where, "")
+        self._neighbours.hurry()
 
     async def leave(self) -> None:
         """Tell the neighbours and all connected peers that this node goes. A second call does nothing."""

@@ -38,6 +38,8 @@ class NodeConfig:
     bootstrap: tuple[str, ...]
     swarm_key: bytes | None
     """32 bytes that all nodes of a private swarm share; None is the open one."""
+    mdns: bool
+    """Find others, and be found, on the local network."""
     api: tuple[str, int]
     dtype: str
     quantize: Quantization

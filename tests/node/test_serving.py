@@ -39,6 +39,7 @@ def source_of(directory: Path) -> Source:
         layers=None,
         listen=(),
         swarm_key=None,
+        mdns=False,
         bootstrap=(),
         api=("127.0.0.1", 0),
         dtype="f32",
