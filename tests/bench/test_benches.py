@@ -19,6 +19,9 @@ FIELDS = {
         "head_pause_ms_p95",
         "tail_pause_ms_p95",
     ),
+    "join": ("serving_s_disk", "serving_s_peers", "span_mb"),
+    "placement": ("plan_ms_10000", "worst_share_of_optimum", "moves_per_departure_share"),
+    "route": ("route_ms_2000", "worst_share_of_shortest"),
     "interference": ("max_gap_ms", "chunk_plus_step_ms"),
     "peers": ("A", "B"),
     "pipeline": (
