@@ -50,6 +50,8 @@ REFRESH_S = 4.0
 """Seconds between two announcements of one node; three may get lost before it's forgotten."""
 FANOUT = 8
 """Peers that a node tells directly when it begins to serve, before it has neighbours."""
+ANNOUNCE_S = 1.0
+"""Seconds that a node which begins to serve waits for those to have heard of it; gossip reaches the slower ones."""
 EXCHANGE_DEADLINE_S = 5.0
 """Seconds for one peer's answer, dialling included."""
 JOIN_DEADLINE_S = 10.0
@@ -160,7 +162,8 @@ class Discovery:
         self._describe = describe
         self._say()
         self._announced.set()
-        await self._ask_some(self._candidates())
+        with trio.move_on_after(ANNOUNCE_S):
+            await self._ask_some(self._candidates())
         self._neighbours.hurry()
 
     def say_anew(self) -> None:
