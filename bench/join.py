@@ -1,7 +1,7 @@
 """How long a node takes from its process's start until it serves a span of 100 MB: weights on disk, or from peers.
 
-On disk: two nodes serve what lies before and behind the span, so that every text must pass the one that joins. It is
-measured once (its rate), because its home is a new one each time; a node that was there before skips that half second.
+On disk: two nodes serve what lies before and behind the span, so that every text must pass the one that joins. Its home
+is a new one each time, so that it measures its rate; a node that was there before skips that quarter of a second.
 """
 
 import tempfile

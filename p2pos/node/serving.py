@@ -291,7 +291,7 @@ class _Vacant:
         message = frame.message
         if isinstance(message, Open):
             with suppress(UnavailableError):  # it reads nothing, so it won't miss this either
-                self._outbox.post(sender, (), Fault(message.session, "leaving", "it is loading other layers"))
+                self._outbox.post(sender, (), Fault(message.session, "busy", "it is loading other layers"))
         elif not isinstance(message, StageMessage):
             raise PeerError(sender, f"sent {type(message).__name__} on the stage protocol")
 

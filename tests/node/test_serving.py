@@ -123,7 +123,7 @@ def test_who_asks_a_seat_that_loads_is_refused_at_once(llama: Path) -> None:
     async def act(place: Place) -> None:
         answer = await place.ask("0:2")
         assert isinstance(answer, Fault)
-        assert (answer.code, answer.text) == ("leaving", "it is loading other layers")
+        assert (answer.code, answer.text) == ("busy", "it is loading other layers")
 
     seated(llama, act)
 
