@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from bench.harness import Figures, progress
+from p2pos.errors import InternalError
 from p2pos.node.kademlia import BITS, Contact, K, Lookup, RoutingTable, position
 from p2pos.types import PeerId
 
@@ -123,17 +124,15 @@ def _walk(
 def _real(count: int, *, look_ups: int) -> dict[str, float]:
     with ExitStack() as stack:
         workers = [stack.enter_context(_worker(index, count)) for index in range(KILLED)]
-        hosts = [address for worker in workers for address in _tell(worker, "addresses")]
-        for worker in workers:
-            _tell(worker, "join", hosts[:1])
-        for worker in workers:
-            _tell(worker, "publish")
-        whole = [each for worker in workers for each in _tell(worker, "look up", look_ups // KILLED, count, [])]
+        hosts = _tell(workers, "addresses")
+        _tell(workers, "join", hosts[:1])
+        _tell(workers, "publish")
+        whole = _tell(workers, "look up", look_ups // KILLED, count, [])
         dead = [number for number in range(count) if number % KILLED == KILLED - 1]
         workers[-1].kill()
         workers[-1].wait(30)
         living = workers[:-1]
-        found = [each for worker in living for each in _tell(worker, "look up", look_ups // len(living), count, dead)]
+        found = _tell(living, "look up", look_ups // len(living), count, dead)
     figures = {
         "hops": statistics.mean(each["hops"] for each in whole),
         "questions": statistics.mean(each["questions"] for each in whole),
@@ -145,16 +144,19 @@ def _real(count: int, *, look_ups: int) -> dict[str, float]:
     return figures
 
 
-def _tell(worker: "subprocess.Popen[str]", *command: Any) -> Any:
-    """Have a worker do something and return its answer."""
-    if worker.stdin is None or worker.stdout is None:
-        raise RuntimeError("a worker has no pipes")
-    worker.stdin.write(json.dumps(command) + "\n")
-    worker.stdin.flush()
-    line = worker.stdout.readline()
-    if not line:
-        raise RuntimeError(f"a worker ended {worker.wait(30)}")
-    return json.loads(line)
+def _tell(workers: "list[subprocess.Popen[str]]", *command: Any) -> list[Any]:
+    """Have workers do something, all at once, and return what each answered, one after the other."""
+    for worker in workers:
+        if worker.stdin is not None:
+            worker.stdin.write(json.dumps(command) + "\n")
+            worker.stdin.flush()
+    answers: list[Any] = []
+    for worker in workers:
+        line = worker.stdout.readline() if worker.stdout is not None else ""
+        if not line:
+            raise InternalError(f"a worker ended {worker.wait(30)}")
+        answers += json.loads(line)
+    return answers
 
 
 @contextmanager

@@ -79,12 +79,12 @@ async def _do(command: str, arguments: list[Any], nodes: list[Node]) -> Any:
                 for address in arguments[0]:
                     node.dht.heard(peer_of(address), [address])
             await node.dht.refresh()
-        return True
+        return []
     if command == "publish":
         async with trio.open_nursery() as nursery:
             for node in nodes:
                 nursery.start_soon(node.publish)
-        return True
+        return []
     look_ups, count, dead = arguments
     return [await _look_up(random.choice(nodes), count, dead) for _ in range(look_ups)]
 
