@@ -39,15 +39,12 @@ async function ask (connection, protocol, message) {
   return unframe(Buffer.concat(parts))
 }
 
-// It asks whom it dials by itself, and allows one question at a time: ask when that one is done.
+// It identifies whom it dials by itself, one at a time, and keeps the answer.
 async function identified (node, connection) {
   for (;;) {
-    try {
-      return await node.services.identify.identify(connection, WITHIN)
-    } catch (err) {
-      if (!String(err.message).startsWith('Too many outbound')) throw err
-      await new Promise(resolve => setTimeout(resolve, 50))
-    }
+    const peer = await node.peerStore.get(connection.remotePeer).catch(() => null)
+    if (peer?.metadata.has('AgentVersion')) return peer
+    await new Promise(resolve => setTimeout(resolve, 50))
   }
 }
 
@@ -73,9 +70,9 @@ try {
     peer: node.peerId.toString(),
     encryption: connection.encryption,
     multiplexer: connection.multiplexer,
-    agent: said.agentVersion,
+    agent: new TextDecoder().decode(said.metadata.get('AgentVersion')),
     protocols: said.protocols,
-    listening: said.listenAddrs.map(String),
+    listening: said.addresses.map(each => String(each.multiaddr)),
     pinged,
     found: { peer: found.id.toString(), addresses: found.multiaddrs.map(String) },
     answered: { by: direct.remotePeer.toString(), kind, known: known.map(([body]) => decode(body)) }
