@@ -10,31 +10,14 @@ from p2pos.node.node_config import NodeConfig
 from p2pos.shard.checkpoint import Checkpoint
 from p2pos.shard.stage import Stage
 from p2pos.types import LayerSpan, ModelId
+from tests.node.configs import config_of
 
 MODEL = ModelId("the-model")
 
 
 @pytest.fixture
 def config(checkpoint_of, tmp_path: Path) -> NodeConfig:
-    return NodeConfig(
-        home=tmp_path,
-        cache=tmp_path,
-        model=checkpoint_of("llama"),
-        offline=True,
-        layers=None,
-        listen=(),
-        bootstrap=(),
-        api=("127.0.0.1", 0),
-        dtype="f32",
-        quantize="none",
-        device="cpu",
-        threads=1,
-        max_tokens=100,
-        api_token="",
-        cache_bytes=0,
-        leashed=False,
-        swarm_key=None,
-    )
+    return config_of(checkpoint_of("llama"), tmp_path, threads=1)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import trio
 
 from p2pos.node.loading import Source
 from p2pos.node.metrics import Metrics
-from p2pos.node.node_config import NodeConfig
 from p2pos.node.serving import Seat
 from p2pos.node.switchboard import Switchboard
 from p2pos.shard import manifest
@@ -15,6 +14,7 @@ from p2pos.shard.checkpoint import Checkpoint
 from p2pos.types import LayerSpan, PeerId
 from p2pos.wire.framing import Frame
 from p2pos.wire.messages import Ack, Close, Fault, Open, Sampling, StageMessage, StageRef
+from tests.node.configs import config_of
 
 ME, OWNER = PeerId("this-node"), PeerId("owner-peer")
 
@@ -31,26 +31,7 @@ class Outbox:
 
 def source_of(directory: Path) -> Source:
     checkpoint = Checkpoint.open(directory)
-    config = NodeConfig(
-        home=directory,
-        cache=directory,
-        model=directory,
-        offline=True,
-        layers=None,
-        listen=(),
-        swarm_key=None,
-        mdns=False,
-        bootstrap=(),
-        api=("127.0.0.1", 0),
-        dtype="f32",
-        quantize="none",
-        device="cpu",
-        threads=0,
-        max_tokens=100,
-        api_token="",
-        cache_bytes=1 << 20,
-        leashed=False,
-    )
+    config = config_of(directory, directory, cache_bytes=1 << 20)
     return Source(config, checkpoint, manifest.make(checkpoint), 6, lambda *_: lambda _: None, Metrics())
 
 
