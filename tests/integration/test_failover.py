@@ -175,9 +175,12 @@ class Typing:
         return self.process.stdout.read(24)
 
     def finish(self) -> tuple[str, str]:
-        """The rest, and what it says on standard error."""
+        """The rest, and what it says on standard error: less than a pipe holds, so it can end before it is read."""
+        assert self.process.stdout
+        assert self.process.stderr
         try:
-            return self.process.communicate(timeout=GONE_S)
+            self.process.wait(GONE_S)
+            return self.process.stdout.read(), self.process.stderr.read()
         finally:
             self.process.kill()
 
