@@ -107,9 +107,9 @@ class Switchboard:
     def receive(self, sender: PeerId, frame: Frame) -> None:
         """Take a peer's frame. Raises PeerError where it is no message of the stage protocol."""
         message = frame.message
-        session = None
-        if isinstance(message, StageMessage):
-            session = self.owner.session(message.session)
+        session = self.owner.session(message.session) if isinstance(message, StageMessage) else None
+        if session is None and isinstance(message, Fault | Progress):
+            return  # of a session that is over
         to_owner, to_stage = (False, True) if session is None else self._whose(session, message)
         if to_stage and self.stage is not None:
             self.stage.on_frame(sender, frame)

@@ -41,8 +41,7 @@ class Incoming:
         self._partial: list[int] = []  # and the tokens after it
         self.received = 0
         """Positions that were given."""
-        self.generated: list[int] = []
-        """Of the tokens that were given, those after the prompt."""
+        self._generated: list[int] = []  # of the tokens that were given, those after the prompt
 
     @property
     def pieces(self) -> int:
@@ -54,6 +53,11 @@ class Incoming:
         """Rows of these."""
         return sum(piece.rows for piece in self._pieces)
 
+    def generated(self, position: int) -> list[int]:
+        """Of the tokens that were given, those from this position on, which lies after the prompt."""
+        first = self.received - len(self._generated)
+        return self._generated[max(0, position - first) :] if position >= first else []
+
     def begin(self, position: int, key: bytes | None = None) -> None:
         """What is given begins at this position; `key` is that of the block before, where blocks are to have keys."""
         self.received = position
@@ -61,7 +65,7 @@ class Incoming:
 
     def add_tokens(self, tokens: tuple[int, ...]) -> None:
         """The next tokens."""
-        self.generated += tokens[max(0, self._prompt_length - self.received) :]
+        self._generated += tokens[max(0, self._prompt_length - self.received) :]
         self._uncut += tokens
         self.received += len(tokens)
 

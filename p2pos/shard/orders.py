@@ -30,7 +30,7 @@ def check(order: Open, *, me: PeerId, sender: PeerId) -> None:
         raise PeerError(sender, f"sent {len(order.prefix)} keys for a prompt of {end} tokens")
     if end >= room(order):
         raise PeerError(sender, f"goes on at {end}, where its {order.max_tokens} tokens have ended")
-    if order.index == len(order.stages) - 1 and len(order.given) != end - order.prompt_length:
+    if len(order.given) != (end - order.prompt_length if order.index == len(order.stages) - 1 else 0):
         raise PeerError(sender, f"gave {len(order.given)} tokens up to position {end}")
 
 

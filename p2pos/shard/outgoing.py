@@ -156,6 +156,11 @@ class Outgoing:
         self._paused = False
         return True
 
+    def unname(self) -> None:
+        """Take the keys from what is kept and what waits: the blocks that they name are not to be shared."""
+        self._kept = deque(replace(rows, keys=()) for rows in self._kept)
+        self._waiting = deque(replace(rows, keys=()) for rows in self._waiting)
+
     def forget(self) -> None:
         """Keep nothing any more."""
         self._keeping = False

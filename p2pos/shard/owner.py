@@ -43,8 +43,8 @@ from p2pos.wire.messages import (
 
 OPEN_DEADLINE_S = 15.0
 """For every stage to answer `Open` at first: a dial (≤ 10 s), or a wait for room, and a message."""
-REOPEN_DEADLINE_S = 4.0
-"""For a stage that is to take another's place; there may be a better one."""
+REOPEN_DEADLINE_S, REOPEN_MOST_S = 2.5, 11.0
+"""For a stage that is to take another's place: there may be a better one. At most what one waits for room."""
 REPAIR_DEADLINE_S = 1.0
 """For a stage that stays to answer `Repair`: several round trips across the planet."""
 LIFE_BYTES = 4
@@ -59,6 +59,8 @@ MAX_AHEAD = 64
 """Tokens that a head may have had of a lost tail and the owner not: the ring turns some times while a link dies."""
 STEADY_S = 10.0
 """Seconds of running after which a failure is a new one: a long prompt gives no token for minutes."""
+MAX_ACCUSED = 2
+"""Peers that one stage may accuse without anything else to show for it; with the next it is replaced itself."""
 MAX_BACKOFF = 8.0
 """Times longer than usual that answers are waited for, after that many repairs without a token."""
 
@@ -179,7 +181,9 @@ class OwnerSession:
         self._asked = 0  # positions whose tokens were known at the last `Repair`
         self._lost: set[PeerId] = set()
         self._leaving = False  # the route is only to be changed because somebody leaves: it works as it is
+        self._leavers: set[PeerId] = set()  # of those that are lost, who works on as long as it can
         self._refused: set[PeerId] = set()
+        self._accused: dict[PeerId, set[PeerId]] = {}  # by each stage, and not lost by us as well
         self._busy: set[PeerId] = set()  # who had no room, since the last token
         self._attempts = 0  # repairs since the last token
         self._trouble_s: float | None = None  # when the trouble began that is not over
@@ -245,6 +249,8 @@ class OwnerSession:
         if sender not in self.peers or self._is_given_up(sender):
             return []  # of a stage that was replaced, perhaps, or is about to be
         match message:
+            case Tokens() | Fault(code="next_stage" | "bad_peer") if self._epoch and self.awaits(sender):
+                return []  # of what it had of this session before
             case Ack() if self.awaits(sender) and message.epoch == self._epoch:
                 return self._on_opened(sender, message, now_s)
             case Tokens() if sender == self._stages[-1].peer and self._prompted:
@@ -253,13 +259,15 @@ class OwnerSession:
                 return self._on_progress(sender, message, now_s)
             case Fault():
                 return self._on_fault(sender, message, now_s)
-            case Ack() | Tokens() if self._epoch:
-                return []  # it crossed a repair
+            case Ack() | Tokens() if self._epoch or self.phase is Phase.ROUTING:
+                return []  # it crossed a repair, or another's failure
             case _:
                 return self._nonsense(sender, f"sent {type(message).__name__} where none was due", now_s)
 
     def on_lost(self, peer: PeerId, now_s: float) -> list[OwnerEffect]:
         """The connection to a peer is gone."""
+        for accused in self._accused.values():
+            accused.discard(peer)
         if self.over or peer not in self.peers or self._is_given_up(peer):
             return []
         error = UnavailableError(f"lost the node {peer}, which held {self._span(peer)}", hint="try again", peer=peer)
@@ -295,6 +303,7 @@ class OwnerSession:
         self._stages = list(stages)
         self._epoch += 1
         self._lost.clear()
+        self._leavers.clear()
         self._trouble_s = now_s if self._trouble_s is None else self._trouble_s
         self._leaving = False
         route = {each.peer: f"{each.start}:{each.end}" for each in stages}
@@ -306,9 +315,14 @@ class OwnerSession:
         if self.phase is Phase.RUNNING and self._leaving:
             self._leaving = False  # whoever leaves will serve it as long as it can
             self._lost.clear()
+            self._leavers.clear()
             return []
         if self.phase is not Phase.ROUTING:
             return []
+        if self._leavers:  # rather those than nobody
+            self._lost -= self._leavers
+            self._leavers.clear()
+            return [Reroute(self.lost)]
         first = self._error or error
         if not self._prompted or self._refused & self._lost:
             return self._fail(first)  # waiting would change nothing
@@ -349,6 +363,7 @@ class OwnerSession:
             effects.append(self._note("resumed", position=position, pause_ms=pause_ms, cause=self._cause))
             self._trouble_s, self._attempts, self._error = None, 0, None
             self._busy.clear()
+            self._refused.clear()
         if self._echo and self.phase is Phase.RUNNING and not message.finish:
             self._echo = False
             effects.append(self._to(self._stages[0], Tokens(self.session, position, [token])))
@@ -378,6 +393,10 @@ class OwnerSession:
                 return self._on_leaving(sender)
             case "next_stage" | "bad_peer" if blamed and (blamed not in self.peers or self._is_given_up(blamed)):
                 return []  # it has been replaced meanwhile, or is about to be
+            case "next_stage" | "bad_peer" if self._epoch and blamed and self._apart(sender, blamed):
+                return []  # they were neighbours before a repair
+            case "next_stage" | "bad_peer" if blamed not in {"", sender} and not self._may_accuse(sender, blamed):
+                return self._nonsense(sender, f"accuses {blamed}, after others or from afar: {fault.text}", now_s)
             case "next_stage" if blamed not in {"", sender}:
                 error = UnavailableError(f"the node {sender} lost the node {blamed}", hint="try again", peer=blamed)
                 return self._broken({blamed}, "lost", error, now_s)
@@ -398,9 +417,20 @@ class OwnerSession:
                 pass
         return self._broken({sender}, "fault", _blame(sender, fault), now_s)
 
+    def _may_accuse(self, sender: PeerId, blamed: PeerId) -> bool:
+        """Whether a stage is to be believed: it speaks of a neighbour, and hasn't done so again and again."""
+        accused = self._accused.setdefault(sender, set())
+        accused.add(blamed)
+        return not self._apart(sender, blamed) and len(accused) <= MAX_ACCUSED
+
+    def _apart(self, one: PeerId, other: PeerId) -> bool:
+        """Whether two stages send one another nothing."""
+        order = self._order()
+        return abs(order.index(one) - order.index(other)) not in {0, 1, len(order) - 1}
+
     def _is_given_up(self, peer: PeerId) -> bool:
         """Whether a peer of the route is to be replaced, whatever it says."""
-        return peer in self._lost and not self._leaving
+        return peer in self._lost - self._leavers
 
     def _on_leaving(self, sender: PeerId) -> list[OwnerEffect]:
         """A stage is to leave: have another take its place while it still works."""
@@ -408,6 +438,7 @@ class OwnerSession:
             return []
         self._leaving = True
         self._lost.add(sender)
+        self._leavers.add(sender)
         self._cause = "leaving"
         return [self._note("leaving", peer=sender, layers=self._span(sender)), Reroute(self.lost)]
 
@@ -431,12 +462,14 @@ class OwnerSession:
     ) -> list[OwnerEffect]:
         """These can't go on: look for others."""
         self._lost |= peers
+        self._leavers -= peers
         self._leaving = False
         self._error, self._cause = error, cause
         if self._trouble_s is None or (self.phase is Phase.RUNNING and now_s - self._running_s >= STEADY_S):
             self._trouble_s, self._attempts = now_s, 0
         self._attempts += 1
-        if self._attempts > MAX_ATTEMPTS:
+        late = self._prompted and now_s - self._trouble_s > self._request.patience_s
+        if self._attempts > MAX_ATTEMPTS or late:
             return self._fail(error)
         self.phase = Phase.ROUTING
         self._deadline_s = now_s + RETRY_S
@@ -458,15 +491,23 @@ class OwnerSession:
         self._new = set(self.peers - stay)
         self._deadline_s = now_s + REPAIR_DEADLINE_S * self._patience
         return [
-            self._to(stage, Repair(self.session, self._epoch, self._stages, index, self.known))
-            for index, stage in enumerate(self._stages)
+            self._to(stage, Repair(self.session, self._epoch, self._stages, index, self.known, after in self._new))
+            for index, (stage, after) in enumerate(zip(self._stages, [*self._order()[1:], ""], strict=True))
             if stage.peer in stay
         ]
 
     def _on_progress(self, sender: PeerId, message: Progress, now_s: float) -> list[OwnerEffect]:
+        if self.phase is Phase.RUNNING and message.number == self._epoch and self._epoch:
+            self._attempts += 1  # what it was to replay is not there any more
+            self._trouble_s = now_s if self._trouble_s is None else self._trouble_s
+            if self._attempts > MAX_ATTEMPTS:
+                return self._fail(PeerError(sender, "keeps nothing of what it was to replay"))
+            return self._begin_anew(now_s)
         if self.phase is Phase.RUNNING:
             self._watch.answer(sender, message, now_s)
         elif self.phase is Phase.ASKING and message.number == self._epoch and sender in self._waiting:
+            if not message.kept_from <= message.computed <= message.received:
+                return self._nonsense(sender, "contradicts itself on how far it is", now_s)
             self._waiting.discard(sender)
             self._progress[sender] = message
             if not self._waiting:
@@ -476,6 +517,8 @@ class OwnerSession:
     def _on_asked(self, now_s: float) -> list[OwnerEffect]:
         """All that stay have said how far they are: open the new ones."""
         effects: list[OwnerEffect] = []
+        if max(each.received for each in self._progress.values()) > self.known + MAX_AHEAD:
+            return self._begin_anew(now_s)
         head, tail = self._progress.get(self.head), self._stages[-1].peer
         if head is not None and tail in self._new:
             # what the lost tail told the head alone is the text all the same
@@ -496,7 +539,8 @@ class OwnerSession:
         self._waiting = set(self._new)
         self._cached.clear()
         self._prefix = keys(self._model, self._tokens)
-        self._deadline_s = now_s + (REOPEN_DEADLINE_S * self._patience if self._prompted else OPEN_DEADLINE_S)
+        reopen_s = min(REOPEN_DEADLINE_S * self._patience, REOPEN_MOST_S)
+        self._deadline_s = now_s + (reopen_s if self._prompted else OPEN_DEADLINE_S)
         return list(self._opens())
 
     def _begin_anew(self, now_s: float) -> list[OwnerEffect]:

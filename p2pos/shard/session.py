@@ -163,8 +163,9 @@ class StageSession:
         self._deaf = False  # the stage before sent nonsense, and what it sends more is passed over until the repair
         self.generated: list[int] = list(order.given)
         """At the tail: the text so far."""
+        self._shared = True  # whether blocks may have keys
         self._replays = 0
-        self._replayed = False  # in this epoch
+        self._replayed = True  # in this epoch
         self._spoken_s = self._opened_s = now_s
         self.over = False
 
@@ -318,7 +319,7 @@ class StageSession:
                     position, windowed=self._known, join_rows=1 if self._exact else JOINED_ROWS
                 ):
                     return [*self._send_on(), *self._next()]
-                return self.fail("internal", f"what it sent from position {position} on is not here any more")
+                return [self._progress(epoch)]  # it was forgotten meanwhile
             case _:
                 return []  # of an earlier repair
 
@@ -326,14 +327,21 @@ class StageSession:
         if message.epoch <= self.order.epoch:
             return []
         orders.check_repair(self.order, message, me=self._me)
-        before = self._downstream
+        before, upstream = self._downstream, [each.peer for each in self.order.stages[: self.order.index]]
+        ahead = [each.peer for each in message.stages[: message.index]]
         self.order = rerouted(self.order, message.stages, message.index, message.epoch)
         self._place()
+        if upstream != ahead:
+            # what comes of rows that others sent is not filed in the name of those who are there now
+            self._shared = False
+            self._out.unname()
+            if upstream and upstream[-1:] != ahead[-1:]:  # and what waits of its comes again
+                self._in.forget(self._computed + (self._running.rows if self._running else 0))
         self._deaf = self._replayed = False
         self._known = max(self._known, min(message.resume, orders.room(self.order)))
-        if self._downstream is None or before is None or before.peer != self._downstream.peer:
+        if message.hold or self._downstream is None or before is None or before.peer != self._downstream.peer:
             self._out.pause()
-        tokens = self._in.generated[max(0, message.resume - self.order.prompt_length) :] if self.is_head else []
+        tokens = self._in.generated(message.resume) if self.is_head else []
         return [self._progress(message.epoch, tokens)]
 
     def _progress(self, number: int, tokens: Sequence[int] = ()) -> Send:
@@ -348,8 +356,10 @@ class StageSession:
             raise PeerError(sender, "sent tokens to a stage that is not the head")
         if self._begun:
             return self._on_more_tokens(sender, message)
-        if self.order.epoch and message.position >= self._known:
-            return []  # the ring was faster than the owner, who will tell it as well
+        if self.order.epoch and sender == self._tail.peer and len(message.tokens) == 1:
+            prompt = message.position < self._known and message.position <= (self._cached or 0)
+            if sender != self.owner or not prompt:
+                return []  # the ring was faster than the owner, who will tell it as well
         if sender != self.owner:
             raise PeerError(sender, "sent a token before there was a prompt")
         if message.position + len(message.tokens) < self._known:
@@ -397,11 +407,20 @@ class StageSession:
 
     def _on_step(self, sender: PeerId, message: Step, payload: bytes | memoryview) -> list[StageEffect]:
         if sender != self._upstream:
+            if self.order.epoch:
+                return []  # it was that before the repair
             raise PeerError(sender, "sent hidden states and is not the stage before this one")
         if self._deaf:
             return []
-        if self.order.epoch and self._begun and message.position < self._in.received:
-            return []  # its sender had it under way when the route was repaired
+        if self.order.epoch:  # its sender may have had it under way when the route was repaired
+            if not self._begun and self._cached is not None and message.position > self._cached:
+                return []
+            if self._begun and message.position < self._in.received:
+                if message.position + message.tensor.shape[0] <= self._in.received:
+                    return []
+                sent = Rows(message.position, message.tensor, payload, tuple(message.keys)).since(self._in.received)
+                payload = sent.payload
+                message = Step(message.session, self._in.received, sent.header, list(sent.keys))
         effects = [] if self._begun else self._begin(sender, message.position)
         if message.position != self._in.received:
             raise PeerError(sender, f"sent position {message.position} where {self._in.received} is next")
@@ -424,6 +443,8 @@ class StageSession:
 
     def _on_ack(self, sender: PeerId, message: Ack) -> list[StageEffect]:
         if self._downstream is None or sender != self._downstream.peer:
+            if self.order.epoch:
+                return []  # it was that before the repair
             raise PeerError(sender, "acknowledged and is not the stage after this one")
         if not self._out.acknowledge(message.position):
             if self.order.epoch:
@@ -438,8 +459,9 @@ class StageSession:
         piece = self._in.take()
         if piece is None:
             return []
+        keys = piece.keys if self._shared else ()
         sample = self.is_tail and piece.position + piece.rows >= self._known
-        self._running = Run(piece.position, piece.rows, piece.tokens, piece.header, piece.payload, sample, piece.keys)
+        self._running = Run(piece.position, piece.rows, piece.tokens, piece.header, piece.payload, sample, keys)
         return [self._running]
 
     def _send_on(self) -> list[StageEffect]:

@@ -69,7 +69,7 @@ class Watch:
         self._number = number
         self._silent: set[PeerId] = set()
         self._seen: dict[PeerId, Progress] = {}
-        self._moved_s = now_s
+        self._moved_s = self._heard_s = now_s
         self.deadline_s = now_s + FIRST_S * patience
         """When to call `due`, at the latest."""
 
@@ -93,11 +93,12 @@ class Watch:
         if progress.number != self._number:
             return
         before = self._seen.get(peer)
-        if before is None or (before.received, before.computed) != (progress.received, progress.computed):
+        if before is None or progress.received > before.received or progress.computed > before.computed:
             self._moved_s = now_s
         self._seen[peer] = progress
         self._silent.discard(peer)
         if not self._silent:
+            self._heard_s = now_s
             self.deadline_s = now_s + AGAIN_S
 
     def due(self, now_s: float) -> Ask | Silent | Stuck | None:
@@ -106,7 +107,7 @@ class Watch:
             return None
         if self._silent and now_s - self.deadline_s < ASLEEP_S:
             return Silent(frozenset(self._silent))
-        if not self._silent and now_s - self._moved_s >= STUCK_S:
+        if not self._silent and self._heard_s - self._moved_s >= STUCK_S:  # by their answers, not by our own pause
             return Stuck(self._where())
         self._number += 1
         self._silent = set(self._peers)

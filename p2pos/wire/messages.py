@@ -215,6 +215,8 @@ class Repair(Message, frozen=True):
     index: Annotated[int, Meta(ge=0, lt=MAX_STAGES)]
     resume: Position
     """Positions whose tokens the owner knows."""
+    hold: bool = False
+    """The next stage begins anew, even where it is the same peer."""
 
 
 class Probe(Message, frozen=True):

@@ -322,7 +322,7 @@ def test_a_lost_stage_is_replaced_and_the_others_stay() -> None:
     route = [stages(3)[0], spare(1), stages(3)[2]]
     asked = sent(mine.on_route(route, 2.0), Repair)
     assert [peer for peer, _ in asked] == ["stage-0", "stage-2"]
-    assert asked[0][1] == Repair(SESSION, 1, route, 0, 5)
+    assert asked[0][1] == Repair(SESSION, 1, route, 0, 5, hold=True)
     assert mine.on_message(PeerId("stage-0"), Progress(SESSION, 1, 5, 5), 2.1) == []
     ((peer, order),) = sent(mine.on_message(PeerId("stage-2"), Progress(SESSION, 1, 4, 4), 2.1), Open)
     assert (peer, order.index, order.resume, order.forward_from, order.epoch) == ("spare-1", 1, 5, 4, 1)

@@ -100,3 +100,8 @@ def test_a_long_prompt_is_not_stuck() -> None:
         assert watch.due(now_s) == Ask(number)
         for peer in PEERS:
             watch.answer(peer, progress(number, 1000, int(now_s) // 30), now_s)
+
+
+def test_one_that_did_not_look_for_long_finds_nobody_stuck() -> None:
+    """Nobody was asked meanwhile."""
+    assert Watch(PEERS, 0.0).due(2 * STUCK_S) == Ask(1)

@@ -153,6 +153,7 @@ messages = st.one_of(
         st.lists(st.builds(StageRef, peers, addresses, layers, layers), min_size=1, max_size=4),
         st.integers(0, 255),
         positions,
+        st.booleans(),
     ),
     st.builds(Probe, sessions, sizes),
     st.builds(Progress, sessions, sizes, positions, positions, positions, token_lists),
