@@ -180,6 +180,7 @@ class OwnerSession:
         self._start = 0  # where the head began, and every stage that has nothing yet will
         self._asked = 0  # positions whose tokens were known at the last `Repair`
         self._lost: set[PeerId] = set()
+        self._torn = False  # some stage lacks rows that nobody has any more
         self._leaving = False  # the route is only to be changed because somebody leaves: it works as it is
         self._leavers: set[PeerId] = set()  # of those that are lost, who works on as long as it can
         self._refused: set[PeerId] = set()
@@ -295,7 +296,7 @@ class OwnerSession:
             return []
         old = {(each.peer, each.start, each.end) for each in self._stages if each.peer not in self._lost}
         stay = {PeerId(each.peer) for each in stages if (each.peer, each.start, each.end) in old}
-        if not self._prompted:
+        if not self._prompted or self._torn:
             stay = set()
         gone = [each for each in self._stages if each.peer not in {stage.peer for stage in stages}]
         effects: list[OwnerEffect] = [self._to(each, Close(self.session, "another took its place")) for each in gone]
@@ -402,6 +403,8 @@ class OwnerSession:
                 return self._broken({blamed}, "lost", error, now_s)
             case "bad_peer" if blamed not in {"", sender}:
                 return self._nonsense(blamed, fault.text, now_s)
+            case "forgot":
+                return self._on_forgotten(sender, now_s)
             case "busy" | "leaving":
                 again = sender in self._busy
                 effects = self._broken({sender}, "busy", _blame(sender, fault), now_s, blame=False)
@@ -416,6 +419,17 @@ class OwnerSession:
             case _:
                 pass
         return self._broken({sender}, "fault", _blame(sender, fault), now_s)
+
+    def _on_forgotten(self, sender: PeerId, now_s: float) -> list[OwnerEffect]:
+        """What a stage was to send again is not there any more, so what follows it lacks rows."""
+        self._attempts += 1
+        self._trouble_s = now_s if self._trouble_s is None else self._trouble_s
+        if self._attempts > MAX_ATTEMPTS:
+            return self._fail(PeerError(sender, "keeps nothing of what it was to send again"))
+        if self.phase is Phase.RUNNING:
+            return self._begin_anew(now_s)
+        self._torn = True
+        return []
 
     def _may_accuse(self, sender: PeerId, blamed: PeerId) -> bool:
         """Whether a stage is to be believed: it speaks of a neighbour, and hasn't done so again and again."""
@@ -497,12 +511,6 @@ class OwnerSession:
         ]
 
     def _on_progress(self, sender: PeerId, message: Progress, now_s: float) -> list[OwnerEffect]:
-        if self.phase is Phase.RUNNING and message.number == self._epoch and self._epoch:
-            self._attempts += 1  # what it was to replay is not there any more
-            self._trouble_s = now_s if self._trouble_s is None else self._trouble_s
-            if self._attempts > MAX_ATTEMPTS:
-                return self._fail(PeerError(sender, "keeps nothing of what it was to replay"))
-            return self._begin_anew(now_s)
         if self.phase is Phase.RUNNING:
             self._watch.answer(sender, message, now_s)
         elif self.phase is Phase.ASKING and message.number == self._epoch and sender in self._waiting:
@@ -517,7 +525,7 @@ class OwnerSession:
     def _on_asked(self, now_s: float) -> list[OwnerEffect]:
         """All that stay have said how far they are: open the new ones."""
         effects: list[OwnerEffect] = []
-        if max(each.received for each in self._progress.values()) > self.known + MAX_AHEAD:
+        if self._torn or max(each.received for each in self._progress.values()) > self.known + MAX_AHEAD:
             return self._begin_anew(now_s)
         head, tail = self._progress.get(self.head), self._stages[-1].peer
         if head is not None and tail in self._new:
@@ -552,6 +560,7 @@ class OwnerSession:
             self.session = next_life(self.session)
             effects.append(self._note("beginning anew", position=self.known, cause=self._cause))
         self._progress.clear()
+        self._torn = False
         self._new = set(self.peers)
         return effects + self._open_new(now_s)
 
@@ -587,6 +596,8 @@ class OwnerSession:
 
     def _go(self, now_s: float) -> list[OwnerEffect]:
         """Every stage is open: have the new ones given what they lack, and the text go on."""
+        if self._torn:
+            return self._begin_anew(now_s)
         effects: list[OwnerEffect] = []
         for first, last in self._gaps():
             peers = [PeerId(each.peer) for each in self._stages[first : last + 1]]

@@ -248,7 +248,8 @@ class StageSession:
         if not self.is_tail:
             if result.header is None:
                 raise InternalError("a stage that is not the tail must pass hidden states on")
-            self._out.add(Rows(result.position, result.header, result.payload, run.keys))
+            keys = run.keys if self._shared else ()
+            self._out.add(Rows(result.position, result.header, result.payload, keys))
             effects += self._send_on()
         elif result.token is not None:
             effects += self._sampled(result.token, result.logprobs)
@@ -319,7 +320,7 @@ class StageSession:
                     position, windowed=self._known, join_rows=1 if self._exact else JOINED_ROWS
                 ):
                     return [*self._send_on(), *self._next()]
-                return [self._progress(epoch)]  # it was forgotten meanwhile
+                return [self._fault("forgot", f"what it sent from position {position} on is not here any more")]
             case _:
                 return []  # of an earlier repair
 

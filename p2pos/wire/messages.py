@@ -188,9 +188,18 @@ class Close(Message, frozen=True):
 
 
 FaultCode: TypeAlias = Literal[
-    "busy", "bad_request", "wrong_model", "next_stage", "deadline", "internal", "bad_peer", "leaving", "unknown"
+    "busy",
+    "bad_request",
+    "wrong_model",
+    "next_stage",
+    "deadline",
+    "internal",
+    "bad_peer",
+    "leaving",
+    "unknown",
+    "forgot",
 ]
-"""After `next_stage`, `bad_peer` and `leaving` the stage keeps the session and waits for `Repair`; else it's gone."""
+"""After `next_stage`, `bad_peer`, `leaving` and `forgot` the stage keeps the session; else it is gone there."""
 
 
 class Fault(Message, frozen=True):
