@@ -1,5 +1,6 @@
-// A peer of another make: js-libp2p. Dials a node of ours, finds another one in the DHT, and asks that one for its
-// status. Prints what it saw as one line of JSON. Usage: node client.mjs ADDRESS PEER
+// Peers of another make: js-libp2p. One identifies and pings a node of ours; one finds another node in the DHT, and
+// asks that for its status. Prints what they saw as one line of JSON. Usage: node client.mjs ADDRESS PEER
+import { once } from 'node:events'
 import { identify } from '@libp2p/identify'
 import { kadDHT } from '@libp2p/kad-dht'
 import { noise } from '@libp2p/noise'
@@ -39,44 +40,59 @@ async function ask (connection, protocol, message) {
   return unframe(Buffer.concat(parts))
 }
 
-// It identifies whom it dials by itself, one at a time, and keeps the answer.
-async function identified (node, connection) {
-  for (;;) {
-    const peer = await node.peerStore.get(connection.remotePeer).catch(() => null)
-    if (peer?.metadata.has('AgentVersion')) return peer
-    await new Promise(resolve => setTimeout(resolve, 50))
+function create (services) {
+  return createLibp2p({
+    transports: [tcp()],
+    connectionEncrypters: [noise()],
+    streamMuxers: [yamux()],
+    connectionMonitor: { enabled: false }, // pings every ten seconds, and hangs up when that ping is refused
+    services: { identify: identify(), ping: ping(), ...services }
+  })
+}
+
+// js-libp2p allows one outbound identify and one outbound ping at a time on a connection, and runs both by itself:
+// identify on whatever it dials, ping before its DHT takes a peer in. So its own identify is listened to, not run
+// again, and the ping is sent by a peer without a DHT. Beside the DHT's ping, the later of the two would be refused:
+// ours with an error, the DHT's without a word, and then its table stays empty and finds nobody.
+async function meet (address) {
+  const node = await create({})
+  try {
+    const identified = once(node, 'peer:identify', WITHIN)
+    const connection = await node.dial(multiaddr(address), WITHIN)
+    const [{ detail: said }] = await identified
+    const pinged = await node.services.ping.ping(connection.remotePeer, WITHIN)
+    const open = connection.streams.filter(stream => stream.direction === 'outbound')
+    const ends = await Promise.all(open.map(stream => once(stream, 'close', WITHIN)))
+    return {
+      encryption: connection.encryption,
+      multiplexer: connection.multiplexer,
+      agent: said.agentVersion,
+      protocols: said.protocols,
+      listening: said.listenAddrs.map(String),
+      pinged,
+      broken: ends.map(([{ error }]) => error).filter(error => error != null).map(String)
+    }
+  } finally {
+    await node.stop()
+  }
+}
+
+async function seek (address, wanted) {
+  const node = await create({ dht: kadDHT({ protocol: KAD, clientMode: true, peerInfoMapper: info => info }) })
+  try {
+    await node.dial(multiaddr(address), WITHIN)
+    const found = await node.peerRouting.findPeer(peerIdFromString(wanted), WITHIN)
+    const direct = await node.dial(found.multiaddrs, WITHIN)
+    const [kind, known] = await ask(direct, STATUS, ['StatusRequest', null, ''])
+    return {
+      peer: node.peerId.toString(),
+      found: { peer: found.id.toString(), addresses: found.multiaddrs.map(String) },
+      answered: { by: direct.remotePeer.toString(), kind, known: known.map(([body]) => decode(body)) }
+    }
+  } finally {
+    await node.stop()
   }
 }
 
 const [address, wanted] = process.argv.slice(2)
-const node = await createLibp2p({
-  transports: [tcp()],
-  connectionEncrypters: [noise()],
-  streamMuxers: [yamux()],
-  services: {
-    identify: identify(),
-    ping: ping(),
-    dht: kadDHT({ protocol: KAD, clientMode: true, peerInfoMapper: info => info })
-  }
-})
-try {
-  const connection = await node.dial(multiaddr(address), WITHIN)
-  const said = await identified(node, connection)
-  const pinged = await node.services.ping.ping(connection.remotePeer, WITHIN)
-  const found = await node.peerRouting.findPeer(peerIdFromString(wanted), WITHIN)
-  const direct = await node.dial(found.multiaddrs, WITHIN)
-  const [kind, known] = await ask(direct, STATUS, ['StatusRequest', null, ''])
-  console.log(JSON.stringify({
-    peer: node.peerId.toString(),
-    encryption: connection.encryption,
-    multiplexer: connection.multiplexer,
-    agent: new TextDecoder().decode(said.metadata.get('AgentVersion')),
-    protocols: said.protocols,
-    listening: said.addresses.map(each => String(each.multiaddr)),
-    pinged,
-    found: { peer: found.id.toString(), addresses: found.multiaddrs.map(String) },
-    answered: { by: direct.remotePeer.toString(), kind, known: known.map(([body]) => decode(body)) }
-  }))
-} finally {
-  await node.stop()
-}
+console.log(JSON.stringify({ ...await meet(address), ...await seek(address, wanted) }))

@@ -54,6 +54,7 @@ def test_js_libp2p_speaks_to_us(client: list[str]) -> None:
             assert {KAD_PROTOCOL, STATUS_PROTOCOL, "/ipfs/ping/1.0.0"} <= set(seen["protocols"])
             assert seen["listening"] == [first.host.addresses[0].partition("/p2p/")[0]]
             assert seen["pinged"] >= 0
+            assert seen["broken"] == []  # we end the streams that it opened, instead of resetting them
             assert seen["found"]["peer"] == last.host.peer
             assert last.host.addresses[0].partition("/p2p/")[0] in str(seen["found"]["addresses"])
             assert (seen["answered"]["by"], seen["answered"]["kind"]) == (last.host.peer, "StatusAnswer")
