@@ -45,7 +45,7 @@ PURE = (
     *(f"shard/{name}.py" for name in ("backoff", "coverage", "placement", "planning", "ring", "routing", "scheduler")),
     "shard/session.py",
     "shard/owner.py",
-    *(f"shard/{name}.py" for name in ("incoming", "orders", "outgoing", "watch")),
+    *(f"shard/{name}.py" for name in ("incoming", "orders", "outgoing", "repair", "watch", "effects")),
     "shard/events.py",
     "shard/retokenize.py",
     "node/engine_api.py",

@@ -20,23 +20,11 @@ from p2pos.node.host import Host
 from p2pos.node.ports import Outbox
 from p2pos.node.routes import Routes
 from p2pos.node.vetting import vet
+from p2pos.shard.effects import Blame, Emit, Fail, Finish, Note, OwnerEffect, Reroute, Send
 from p2pos.shard.generation import MAX_VOCABULARY, Defaults
 from p2pos.shard.generation import read as read_defaults
 from p2pos.shard.manifest import Manifest
-from p2pos.shard.owner import (
-    LIFE_BYTES,
-    Blame,
-    Emit,
-    Fail,
-    Finish,
-    Note,
-    OwnerEffect,
-    OwnerSession,
-    Request,
-    Reroute,
-    root,
-)
-from p2pos.shard.session import Send
+from p2pos.shard.owner import LIFE_BYTES, OwnerSession, Request, root
 from p2pos.shard.text import guarded
 from p2pos.types import Cid, ModelId, PeerId, SessionId
 from p2pos.wire.framing import Frame

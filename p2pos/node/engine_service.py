@@ -25,9 +25,10 @@ from p2pos.node.engine_client import FIRST_S, NEXT_S, EngineClient, Stream
 from p2pos.node.engine_probe import Found, Model
 from p2pos.node.engine_text import EngineText, Token
 from p2pos.shard.admission import Admission
+from p2pos.shard.effects import Computed, Run
 from p2pos.shard.engine import RATE_WINDOW_S, Failed, Outcome
 from p2pos.shard.scheduler import Stepped
-from p2pos.shard.session import CHUNK, Computed, Run, StageSession
+from p2pos.shard.session import CHUNK, StageSession
 
 CHECK_S = 5.0
 """Between two looks whether the engine answers; what it says of its queue is as old as this, at most."""

@@ -11,10 +11,11 @@ from p2pos import log
 from p2pos.errors import InternalError, P2posError, PeerError, UnavailableError
 from p2pos.node.metrics import Metrics
 from p2pos.node.ports import Outbox
+from p2pos.shard.effects import Adopt, Computed, Release, Run, Send, StageEffect
 from p2pos.shard.engine import Engine, Outcome
 from p2pos.shard.grammar import Grammars
 from p2pos.shard.runners import Runner
-from p2pos.shard.session import Adopt, Computed, Release, Run, Send, StageEffect, StageSession
+from p2pos.shard.session import StageSession
 from p2pos.shard.stage import Stage
 from p2pos.types import LayerSpan, ModelId, PeerId
 from p2pos.wire import tensors

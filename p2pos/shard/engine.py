@@ -18,10 +18,11 @@ from trio_typing import TaskStatus
 from p2pos.errors import InternalError, P2posError, PeerError, UserError
 from p2pos.shard import activations, blocks, sampling
 from p2pos.shard.admission import Admission
+from p2pos.shard.effects import Computed, Run
 from p2pos.shard.grammar import GrammarConstraint, Grammars
 from p2pos.shard.runners import Runner, Work
 from p2pos.shard.scheduler import LIGHT_ROWS, Scheduler, Stepped
-from p2pos.shard.session import CHUNK, MAX_SESSIONS, Computed, Run, StageSession
+from p2pos.shard.session import CHUNK, MAX_SESSIONS, StageSession
 from p2pos.shard.stage import Stage
 from p2pos.types import PeerId
 

@@ -17,11 +17,12 @@ from the tokens.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any
 
 from p2pos.errors import P2posError, PeerError, UnavailableError, UserError
 from p2pos.shard.blocks import keys
-from p2pos.shard.session import Send
+from p2pos.shard.effects import Blame, Emit, Fail, Finish, Note, OwnerEffect, Reroute, Send
+from p2pos.shard.repair import Accusations, Standing, apart
 from p2pos.shard.watch import ASLEEP_S, Ask, Silent, Stuck, Watch
 from p2pos.types import PeerId, SessionId
 from p2pos.wire.messages import (
@@ -59,8 +60,6 @@ MAX_AHEAD = 64
 """Tokens that a head may have had of a lost tail and the owner not: the ring turns some times while a link dies."""
 STEADY_S = 10.0
 """Seconds of running after which a failure is a new one: a long prompt gives no token for minutes."""
-MAX_ACCUSED = 2
-"""Peers that one stage may accuse without anything else to show for it; with the next it is replaced itself."""
 MAX_BACKOFF = 8.0
 """Times longer than usual that answers are waited for, after that many repairs without a token."""
 
@@ -74,54 +73,6 @@ class Phase(Enum):
     ASKING = "asking"
     DONE = "done"
     FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Emit:
-    """These tokens are the next of the text."""
-
-    tokens: tuple[int, ...]
-    logprobs: Logprobs | None = None
-    """Of the one token, where `Sampling.logprobs` asks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The text is whole: `stop` (an end token or a stop string) or `length`."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """The text can't go on, and whose fault it is."""
-
-    error: P2posError
-
-
-@dataclass(frozen=True, slots=True)
-class Reroute:
-    """Find a route without `lost`, and tell `on_route` or `on_no_route`."""
-
-    lost: frozenset[PeerId]
-
-
-@dataclass(frozen=True, slots=True)
-class Blame:
-    """A peer failed, and is better avoided for a while."""
-
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something that whoever reads the log wants to know."""
-
-    event: str
-    fields: dict[str, Any]
-
-
-OwnerEffect: TypeAlias = Send | Emit | Finish | Fail | Reroute | Blame | Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +135,7 @@ class OwnerSession:
         self._leaving = False  # the route is only to be changed because somebody leaves: it works as it is
         self._leavers: set[PeerId] = set()  # of those that are lost, who works on as long as it can
         self._refused: set[PeerId] = set()
-        self._accused: dict[PeerId, set[PeerId]] = {}  # by each stage, and not lost by us as well
+        self._accusations = Accusations()
         self._busy: set[PeerId] = set()  # who had no room, since the last token
         self._attempts = 0  # repairs since the last token
         self._trouble_s: float | None = None  # when the trouble began that is not over
@@ -267,8 +218,7 @@ class OwnerSession:
 
     def on_lost(self, peer: PeerId, now_s: float) -> list[OwnerEffect]:
         """The connection to a peer is gone."""
-        for accused in self._accused.values():
-            accused.discard(peer)
+        self._accusations.seen(peer)
         if self.over or peer not in self.peers or self._is_given_up(peer):
             return []
         error = UnavailableError(f"lost the node {peer}, which held {self._span(peer)}", hint="try again", peer=peer)
@@ -394,7 +344,7 @@ class OwnerSession:
                 return self._on_leaving(sender)
             case "next_stage" | "bad_peer" if blamed and (blamed not in self.peers or self._is_given_up(blamed)):
                 return []  # it has been replaced meanwhile, or is about to be
-            case "next_stage" | "bad_peer" if self._epoch and blamed and self._apart(sender, blamed):
+            case "next_stage" | "bad_peer" if self._epoch and blamed and apart(self._order(), sender, blamed):
                 return []  # they were neighbours before a repair
             case "next_stage" | "bad_peer" if blamed not in {"", sender} and not self._may_accuse(sender, blamed):
                 return self._nonsense(sender, f"accuses {blamed}, after others or from afar: {fault.text}", now_s)
@@ -433,14 +383,7 @@ class OwnerSession:
 
     def _may_accuse(self, sender: PeerId, blamed: PeerId) -> bool:
         """Whether a stage is to be believed: it speaks of a neighbour, and hasn't done so again and again."""
-        accused = self._accused.setdefault(sender, set())
-        accused.add(blamed)
-        return not self._apart(sender, blamed) and len(accused) <= MAX_ACCUSED
-
-    def _apart(self, one: PeerId, other: PeerId) -> bool:
-        """Whether two stages send one another nothing."""
-        order = self._order()
-        return abs(order.index(one) - order.index(other)) not in {0, 1, len(order) - 1}
+        return self._accusations.heard(sender, blamed) and not apart(self._order(), sender, blamed)
 
     def _is_given_up(self, peer: PeerId) -> bool:
         """Whether a peer of the route is to be replaced, whatever it says."""
@@ -568,11 +511,11 @@ class OwnerSession:
         """An `Open` for each stage that is new."""
         request = self._request
         prompt = len(request.prompt)
+        standing = self._standing()
         for index, stage in enumerate(self._stages):
             if stage.peer not in self._new:
                 continue
             last = index == len(self._stages) - 1
-            after = None if last else self._progress.get(PeerId(self._stages[index + 1].peer))
             yield self._to(
                 stage,
                 Open(
@@ -589,7 +532,7 @@ class OwnerSession:
                     prefix=self._prefix,
                     given=self._tokens[prompt:] if last else [],
                     resume=self.known if self._epoch else 0,
-                    forward_from=0 if after is None else after.received or self._start,
+                    forward_from=standing.forward_from(index),
                     epoch=self._epoch,
                 ),
             )
@@ -599,27 +542,16 @@ class OwnerSession:
         if self._torn:
             return self._begin_anew(now_s)
         effects: list[OwnerEffect] = []
-        for first, last in self._gaps():
-            peers = [PeerId(each.peer) for each in self._stages[first : last + 1]]
-            after = self._progress.get(PeerId(self._stages[last + 1].peer)) if last + 1 < len(self._stages) else None
-            # the last token goes through in any case: what it gives is the text's next one
-            begin = min(*(self._cached[peer] for peer in peers), self.known - 1)
-            if after is not None:
-                begin = min(begin, after.received or self._start)
-            if first:
-                before = self._stages[first - 1]
-                kept = self._progress[PeerId(before.peer)]
-                begin = min(begin, kept.computed if kept.received else self._start)
-            begin = begin // BLOCK_TOKENS * BLOCK_TOKENS
-            if not first:
-                self._start = self._start if self._progress else begin
-                effects.append(self._to(self._stages[0], Tokens(self.session, begin, self._tokens[begin:])))
-                continue
-            kept_from = kept.kept_from if kept.received else self._start  # where one that has nothing yet will begin
-            if kept_from > begin or (after is not None and after.received > kept.computed):
+        for gap in self._standing().gaps(self._cached, self.known):
+            if gap.begin is None:
                 return self._begin_anew(now_s)
-            effects.append(self._note("replaying", peer=before.peer, to=peers[0], begin=begin, end=kept.computed))
-            effects.append(self._to(before, Replay(self.session, self._epoch, begin)))
+            if gap.before is None:
+                self._start = self._start if self._progress else gap.begin
+                effects.append(self._to(self._stages[0], Tokens(self.session, gap.begin, self._tokens[gap.begin :])))
+                continue
+            peer = gap.before.peer
+            effects.append(self._note("replaying", peer=peer, to=gap.peers[0], begin=gap.begin, end=gap.end))
+            effects.append(self._to(gap.before, Replay(self.session, self._epoch, gap.begin)))
         head = self._progress.get(self.head)
         if head is not None and head.received < self.known:
             rest = Tokens(self.session, head.received, self._tokens[head.received :])
@@ -632,15 +564,8 @@ class OwnerSession:
         self._watch = Watch(self._order(), now_s, patience=self._patience, number=(self._epoch + 1) << 32)
         return effects
 
-    def _gaps(self) -> Iterator[tuple[int, int]]:
-        """First and last index of each run of new stages."""
-        first: int | None = None
-        for index, stage in enumerate(self._stages):
-            if stage.peer in self._new:
-                first = index if first is None else first
-                if index + 1 == len(self._stages) or self._stages[index + 1].peer not in self._new:
-                    yield first, index
-                    first = None
+    def _standing(self) -> Standing:
+        return Standing(self._stages, self._new, self._progress, self._start)
 
     # the rest
 

@@ -24,11 +24,11 @@ when, is here. A peer that breaks one gets a PeerError, which ends its session a
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from p2pos.errors import InternalError, PeerError
 from p2pos.shard import blocks, orders
+from p2pos.shard.effects import Adopt, Computed, Release, Run, Send, StageEffect
 from p2pos.shard.incoming import Incoming, Piece
 from p2pos.shard.outgoing import SMALL_ROWS, WINDOW, Outgoing, Rows
 from p2pos.types import PeerId, SessionId
@@ -46,7 +46,6 @@ from p2pos.wire.messages import (
     Replay,
     StageMessage,
     Step,
-    TensorHeader,
     Tokens,
     rerouted,
 )
@@ -65,58 +64,6 @@ FREE_REPLAYS, REPLAY_EVERY_S = 16, 5.0
 """How often a session may have what it sent sent again: a few words of its owner make us send megabytes."""
 IDLE_S = 330.0
 """A stage frees a session that nobody has spoken of for this long: longer than any wait of its owner."""
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Give this to a peer."""
-
-    peer: PeerId
-    addresses: tuple[str, ...]
-    message: StageMessage
-    payload: bytes | memoryview = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Pass these through the span: token ids at the head, elsewhere a header and bytes."""
-
-    position: int
-    rows: int
-    tokens: tuple[int, ...] = ()
-    header: TensorHeader | None = None
-    payload: bytes | memoryview = b""
-    sample: bool = False
-    """At the tail: choose a token after the last row."""
-    keys: tuple[bytes, ...] = ()
-    """Of the blocks that these rows fill."""
-
-
-@dataclass(frozen=True, slots=True)
-class Adopt:
-    """The session begins at this position: what lies before is cached, and what is cached beyond isn't wanted."""
-
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """The session is over here: free its cache."""
-
-
-StageEffect: TypeAlias = Send | Run | Adopt | Release
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """What came of a `Run`: hidden states to pass on, or at the tail a token where one was asked for."""
-
-    position: int
-    rows: int
-    header: TensorHeader | None = None
-    payload: bytes | memoryview = b""
-    token: int | None = None
-    logprobs: Logprobs | None = None
 
 
 class StageSession:

@@ -10,8 +10,9 @@ from p2pos.errors import PeerError
 from p2pos.shard import activations, runners
 from p2pos.shard.admission import MAX_WAITING_PER_OWNER
 from p2pos.shard.blocks import keys
+from p2pos.shard.effects import Computed, Run
 from p2pos.shard.engine import CPU_CHUNK, Engine, Failed, Outcome
-from p2pos.shard.session import MAX_SESSIONS, Computed, Run, StageSession
+from p2pos.shard.session import MAX_SESSIONS, StageSession
 from p2pos.shard.stage import Stage
 from p2pos.types import LayerSpan, PeerId
 from p2pos.wire.messages import BLOCK_TOKENS, Open, Sampling, StageRef, Step, TensorHeader

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pos.errors import UnavailableError
-from p2pos.shard.owner import Emit, Fail, Finish, Note, OwnerSession, Request, Reroute
-from p2pos.shard.session import Computed, Release, Run, Send, StageSession
+from p2pos.shard.effects import Computed, Emit, Fail, Finish, Note, Release, Reroute, Run, Send
+from p2pos.shard.owner import OwnerSession, Request
+from p2pos.shard.session import StageSession
 from p2pos.types import PeerId
 from p2pos.wire.messages import Open, StageRef
 from tests.shard.sessions import OWNER, SESSION, header

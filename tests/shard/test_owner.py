@@ -6,20 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pos.errors import P2posError, PeerError, UnavailableError, UserError
-from p2pos.shard.owner import (
-    MAX_ATTEMPTS,
-    Blame,
-    Emit,
-    Fail,
-    Finish,
-    Note,
-    OwnerSession,
-    Phase,
-    Request,
-    Reroute,
-    next_life,
-)
-from p2pos.shard.session import CHUNK, Computed, Release, Run, Send, StageSession
+from p2pos.shard.effects import Blame, Computed, Emit, Fail, Finish, Note, Release, Reroute, Run, Send
+from p2pos.shard.owner import MAX_ATTEMPTS, OwnerSession, Phase, Request, next_life
+from p2pos.shard.session import CHUNK, StageSession
 from p2pos.types import PeerId
 from p2pos.wire.messages import (
     BLOCK_TOKENS,

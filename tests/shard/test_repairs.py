@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from p2pos.errors import PeerError, UnavailableError
-from p2pos.shard.owner import Blame, Emit, Phase, Reroute
-from p2pos.shard.session import Computed, Run, Send, StageSession
+from p2pos.shard.effects import Blame, Computed, Emit, Reroute, Run, Send
+from p2pos.shard.owner import Phase
+from p2pos.shard.session import StageSession
 from p2pos.types import PeerId
 from p2pos.wire.messages import Ack, Fault, Open, Probe, Progress, Repair, Replay, StageRef, Step, Tokens
 from tests.shard.sessions import OWNER, SESSION, header, order, owner, stage, stages

@@ -5,7 +5,8 @@ import pytest
 from p2pos.errors import InternalError, PeerError
 from p2pos.shard import session as machine
 from p2pos.shard.blocks import keys
-from p2pos.shard.session import CHUNK, WINDOW, Adopt, Computed, Release, Run, Send, StageSession
+from p2pos.shard.effects import Adopt, Computed, Release, Run, Send
+from p2pos.shard.session import CHUNK, WINDOW, StageSession
 from p2pos.types import PeerId
 from p2pos.wire.messages import Ack, Close, Fault, Logprobs, Progress, Repair, Replay, StageRef, Step, Tokens
 from tests.shard.sessions import HIDDEN, OWNER, SESSION, header, order, stage

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer, pre_tokenizers
 
-from p2pos.shard.owner import Emit
+from p2pos.shard.effects import Emit
 from p2pos.shard.text import TextStream
 from p2pos.wire.messages import Logprobs
 

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from p2pos.models import DEFAULT
 from p2pos.node.openai.texts import LEAST, Piece, Spelled, Spelling, Writer
-from p2pos.shard.owner import Emit
+from p2pos.shard.effects import Emit
 from p2pos.wire.messages import Logprobs
 
 TOKENIZER = Tokenizer.from_file(str(DEFAULT / "tokenizer.json"))
