@@ -254,10 +254,8 @@ class Discovery:
         looked_up_s = -SEARCH_S
         while True:
             own = self._own
-            if own is not None:
+            if own is not None and self._keep_record(own):
                 model = codec.decode_announcement(own.body).model
-                key, value = records.key_of(model), records.encode([own])
-                self._records.put(key, value, self._clock(), sender=self._host.peer)
                 servers = sum(each.model == model for each in self.known())
                 if random.random() * servers < SAMPLE:
                     if not self._holders or trio.current_time() >= looked_up_s + SEARCH_S:
@@ -267,6 +265,16 @@ class Discovery:
                     if 2 * taken < len(self._holders):
                         self._holders = []
             await trio.sleep(PUBLISH_S * random.uniform(0.8, 1.0))
+
+    def _keep_record(self, own: Signed) -> bool:
+        """Hold this node's own record too. False where it is out of its time: we slept, or the clock was set."""
+        key, value = records.key_of(codec.decode_announcement(own.body).model), records.encode([own])
+        try:
+            self._records.put(key, value, self._clock(), sender=self._host.peer)
+        except PeerError as exc:
+            _log.info("our own record is out of its time", why=exc.message)
+            return False
+        return True
 
     async def _search(self) -> None:
         """Look for others in the DHT, and ask those whom this node came by, again and again."""
@@ -419,8 +427,12 @@ class Discovery:
         body = codec.encode(told)
         signed = Signed(body, self._identity.public_key, self._identity.sign(DOMAIN + body))
         self._table.follow(told.model)
-        self._table.accept(signed, self._clock())
-        self._gossip.spread(told)
+        try:
+            self._table.accept(signed, self._clock())
+        except PeerError as exc:  # the clock was set back; until it comes by again, others know better as well
+            _log.warning("what this node says of itself is out of its time", why=exc.message)
+        else:
+            self._gossip.spread(told)
         return signed
 
 

@@ -157,8 +157,8 @@ def test_a_node_that_returns_in_time_is_waited_for(swarm: Swarm) -> None:
 class Typing:
     """A person's command that prints token ids as they come."""
 
-    def __init__(self, swarm: Swarm, home: Path) -> None:
-        words = ["generate", PROMPT, "--ids", "--max-tokens", str(CLI_TOKENS)]
+    def __init__(self, swarm: Swarm, home: Path, *options: str) -> None:
+        words = ["generate", PROMPT, "--ids", "--max-tokens", str(CLI_TOKENS), *options]
         for address in swarm.addresses():
             words += ["--bootstrap", address]
         self.process = subprocess.Popen(
@@ -232,7 +232,7 @@ def test_nobody_holds_anything_afterwards(swarm: Swarm) -> None:
 def test_without_a_replacement_the_error_is_clear(swarm: Swarm, tmp_path: Path) -> None:
     """Nobody comes: in bounded time the command ends 3 with one line that names the layers, and survivors are free."""
     both = swarm.pair(MIDDLE)
-    typing = Typing(swarm, tmp_path)
+    typing = Typing(swarm, tmp_path, "--patience", "3")
     typing.begin()
     kill(*both)()
     _, errors = typing.finish()

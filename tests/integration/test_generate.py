@@ -185,6 +185,7 @@ def test_a_stage_killed_in_mid_sentence_is_a_clear_error(tmp_path: Path, checkpo
     """With no replacement, a node that dies ends the text with the layers that were lost, and frees the rest."""
     with swarm(tmp_path, checkpoint_of("llama"), THIRDS, "--dtype", "f32") as nodes:
         command = [*P2POS, "generate", "5 6 7", "--ids", "--max-tokens", "500", "--bootstrap", nodes[0].address]
+        command += ["--patience", "2"]
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,

@@ -126,6 +126,26 @@ def test_a_silent_death() -> None:
     run(body)
 
 
+@pytest.mark.parametrize("leap_ms", [20 * LIFETIME_MS, -20 * LIFETIME_MS])
+def test_a_clock_that_leaps_ends_nothing(leap_ms: int) -> None:
+    """A machine that slept, or whose clock is set, says nothing that is in time for a moment, and then does again."""
+
+    async def body() -> None:
+        async with swarm(2) as (nodes, _):
+            mine = nodes[1].discovery
+            before = mine._own
+            assert before is not None
+            mine._clock = lambda: clock() + leap_ms
+            assert mine._keep_record(before) == (leap_ms < 0)  # what was kept before is as it was
+            mine.say_anew()
+            mine._clock = clock
+            await trio.sleep(3 * REFRESH_S)
+            mine.say_anew()
+            assert 1 in nodes[0].spans()
+
+    run(body)
+
+
 def test_nobody_answers() -> None:
     """A node whose bootstrap peers don't answer says so instead of starting alone."""
 
