@@ -58,7 +58,7 @@ class Nouns(click.Group):
         if cmd_name not in NOUNS:
             return None
         module, attribute, _ = NOUNS[cmd_name]
-        # a node's libraries are millions of objects that stay: to look through them for garbage takes a sixth of the time
+        # a node's libraries are millions of objects that stay; to search them for garbage takes a sixth of the time
         gc.disable()
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
