@@ -113,17 +113,19 @@ class _Graph:
     def _measured(self) -> dict[Server, dict[Server, float]]:
         """Server → those that may come after it in a ring and whose time from it was measured, with that time."""
         known: dict[Server, dict[Server, float]] = {each: {} for each in self._by_peer.values()}
-        layers, find = self._layers, self._by_peer.get
+        layers = self._layers
+        beginning: dict[int, dict[str, Server]] = defaultdict(dict)
+        ending: dict[int, dict[str, Server]] = defaultdict(dict)
+        for each in known:
+            beginning[each.start][each.peer] = each
+            ending[each.end % layers][each.peer] = each
         for each, after in known.items():
-            start, follows = each.start, each.end % layers
+            follows, precedes = beginning[each.end % layers], ending[each.start]
             for peer, round_trip_ms in each.near_ms:
-                other = find(peer)
-                if other is None or other is each:
-                    continue
                 # as `hop_s` has it: what the one before measured counts first
-                if other.start == follows:
+                if peer in follows and (other := follows[peer]) is not each:
                     after[other] = round_trip_ms / 2e3 + HOP_S
-                if other.end % layers == start:
+                if peer in precedes and (other := precedes[peer]) is not each:
                     known[other].setdefault(each, round_trip_ms / 2e3 + HOP_S)
         return known
 
