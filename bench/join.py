@@ -15,7 +15,7 @@ from bench.join_peers import SHAPE, SPAN
 from p2pos.devnet import plan
 from p2pos.devnet.processes import Command, Process, tied
 from p2pos.errors import InternalError
-from p2pos.node.discovery import ask
+from p2pos.node.status import ask
 from p2pos.node.visitor import Visitor, visit
 from p2pos.shard.owner import Request
 from p2pos.shard.routing import route

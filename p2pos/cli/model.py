@@ -10,6 +10,7 @@ from typing import Any
 import click
 import trio
 
+from p2pos.cli.located import located
 from p2pos.cli.options import json_option, limit_option, print_json, swarm_key, with_settings
 from p2pos.cli.progress import Start, progress_bars
 from p2pos.config import Settings
@@ -102,15 +103,7 @@ def fetch(settings: Settings, name: str, layers: str | None, download_limit: flo
     model_id, found = weights.model_id(name), hub.HubId.parse(name)
     rate = download_limit * (1 << 20)
     if model_id is not None:
-        locate = partial(
-            weights.locate,
-            model_id,
-            settings.bootstrap,
-            settings.cache,
-            offline=settings.offline,
-            swarm_key=swarm_key(settings),
-        )
-        directory = trio.run(locate)
+        directory = located(model_id, settings)
     elif found is not None:
         directory = hub.resolve(found, settings.cache, offline=settings.offline)
     else:

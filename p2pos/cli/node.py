@@ -2,13 +2,13 @@
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import click
 import trio
 
+from p2pos.cli.located import located
 from p2pos.cli.options import limit_option, swarm_key, with_settings
 from p2pos.cli.progress import progress_bars
 from p2pos.config import Settings
@@ -134,16 +134,7 @@ def run(
     """
     model_id = weights.model_id(settings.model)
     if model_id is not None:
-        model = trio.run(
-            partial(
-                weights.locate,
-                model_id,
-                settings.bootstrap,
-                settings.cache,
-                offline=settings.offline,
-                swarm_key=swarm_key(settings),
-            )
-        )
+        model = located(model_id, settings)
     else:
         model = hub.locate(settings.model, settings.cache, offline=settings.offline) if settings.model else DEFAULT
     config = NodeConfig(

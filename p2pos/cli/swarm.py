@@ -16,7 +16,7 @@ from p2pos.cli.swarm_look import Look, Looker
 from p2pos.cli.swarm_view import Picture
 from p2pos.config import Settings
 from p2pos.node import swarm_key as keys
-from p2pos.node.discovery import wall_ms
+from p2pos.node.status import wall_ms
 from p2pos.node.visitor import visit
 
 WATCH_S = 2.0

@@ -7,7 +7,7 @@ from typing import Any
 import trio
 
 from p2pos.errors import PeerError, UnavailableError
-from p2pos.node.discovery import wall_ms
+from p2pos.node.status import wall_ms
 from p2pos.node.visitor import Visitor
 from p2pos.shard.coverage import Coverage, coverages
 from p2pos.shard.routing import route

@@ -15,7 +15,6 @@ Nobody is believed about another's death.
 """
 
 import random
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
@@ -29,9 +28,11 @@ from p2pos.node.gossip import Gossip, Told
 from p2pos.node.host import Host
 from p2pos.node.identity import Identity, verify
 from p2pos.node.kademlia import Contact
+from p2pos.node.losses import Losses
 from p2pos.node.metrics import Metrics
 from p2pos.node.neighbours import Neighbours
 from p2pos.node.records import Records
+from p2pos.node.status import EXCHANGE_DEADLINE_S, Clock, request, wall_ms
 from p2pos.node.streams import FrameStream
 from p2pos.node.table import DOMAIN, LIFETIME_MS, OTHERS, Table
 from p2pos.types import PeerId
@@ -52,8 +53,6 @@ FANOUT = 8
 """Peers that a node tells directly when it begins to serve, before it has neighbours."""
 ANNOUNCE_S = 1.0
 """Seconds that a node which begins to serve waits for those to have heard of it; gossip reaches the slower ones."""
-EXCHANGE_DEADLINE_S = 5.0
-"""Seconds for one peer's answer, dialling included."""
 JOIN_DEADLINE_S = 10.0
 """Seconds in which one peer at least must answer a node that joins."""
 LEAVE_DEADLINE_S = 1.0
@@ -69,18 +68,10 @@ SWEEP_S = 5.0
 """Seconds between two looks at connections that nobody uses."""
 KEEP_CONNECTIONS = 48
 """Connections that are left alone; beyond them, those without a stream for `SWEEP_S` are closed."""
-PROBES_S = (0.0, 0.5, 1.5)
-"""Seconds after a connection's end at which it is tried whether its peer still listens."""
-PROBE_DEADLINE_S = 1.0
-"""Seconds for one such trial."""
-MAX_LOST = 256
-"""Lost peers whose state is looked into at once; those beyond it are forgotten when they expire."""
 MAX_MET = 32
 """Peers that are kept in mind as ones to join through, given or met."""
 MAX_REQUEST = 8 << 10
 """Bytes of a question: one signed announcement of at most 5 KiB."""
-MAX_ANSWER = 24 << 20
-"""Bytes of an answer: 4,096 announcements of at most 5 KiB."""
 MAX_REQUESTS = 1000
 """On one stream; at one per round, 50 minutes."""
 IDLE_S = 30.0
@@ -90,15 +81,6 @@ Describe = Callable[[int, int], Announcement]
 """Given sequence and expiry, both milliseconds since the epoch: what a node says of itself now."""
 
 _log = log.get("discovery")
-
-
-Clock = Callable[[], int]
-"""Tells the time in milliseconds since the epoch."""
-
-
-def wall_ms() -> int:
-    """The system's time in milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 class Discovery:
@@ -132,8 +114,7 @@ class Discovery:
         """Who keeps its record in the DHT."""
         self._announced = trio.Event()
         self._left = trio.Event()
-        self._lost_in, self._lost_out = trio.open_memory_channel[PeerId](MAX_LOST)
-        host.on_disconnect(self._on_disconnect)
+        self._losses = Losses(host, self._table, clock=clock, gone=self.dht.gone)
 
     async def run(self, bootstrap: Sequence[str], *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Join through these peers, then keep up with the swarm until it leaves or is cancelled.
@@ -151,7 +132,7 @@ class Discovery:
             await self._join(bootstrap)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._neighbours.run, self._candidates)
-            for loop in (self._refresh, self._publish, self._search, self._sweep, self._mourn):
+            for loop in (self._refresh, self._publish, self._search, self._sweep, self._losses.run):
                 nursery.start_soon(loop)
             task_status.started()
             await self._left.wait()
@@ -296,32 +277,6 @@ class Discovery:
                 await self._host.disconnect(peer)
             await trio.sleep(SWEEP_S)
 
-    def _on_disconnect(self, peer: PeerId) -> None:
-        if self._table.get(peer, self._clock()) is not None:
-            try:
-                self._lost_in.send_nowait(peer)
-            except trio.WouldBlock:
-                _log.debug("too many peers are lost at once to look into", peer=peer)
-
-    async def _mourn(self) -> None:
-        """See whether those whose connections ended still listen, and believe in those no more who don't."""
-        async with trio.open_nursery() as nursery:
-            async for peer in self._lost_out:
-                nursery.start_soon(self._look_after, peer)
-
-    async def _look_after(self, peer: PeerId) -> None:
-        for pause_s in PROBES_S:
-            await trio.sleep(pause_s)
-            told = self._table.get(peer, self._clock())
-            if told is None or peer in self._host.connected():
-                return
-            with trio.move_on_after(PROBE_DEADLINE_S):
-                if await addresses.all_refuse(told.addresses):
-                    self._table.bury(peer)
-                    self.dht.gone(peer)
-                    _log.info("a node is gone", peer=peer, layers=f"{told.start}:{told.end}")
-                    return
-
     def _candidates(self) -> dict[PeerId, tuple[str, ...]]:
         """Who may be a neighbour, in random order: those of the models that are followed, then the others."""
         others = self._others()
@@ -367,7 +322,7 @@ class Discovery:
 
     async def _exchange(self, peer: PeerId, mine: Signed | None, model: str = "") -> None:
         """Tell a connected peer of this node, and believe what of its answer is to be believed."""
-        await self._believe(await _request(self._host, peer, StatusRequest(mine, model)), teller=peer)
+        await self._believe(await request(self._host, peer, StatusRequest(mine, model)), teller=peer)
 
     async def _answer(self, stream: FrameStream) -> None:
         """Serve one stream of requests. Raises PeerError for anything else that comes."""
@@ -439,44 +394,3 @@ class Discovery:
 def _some(announcements: Sequence[Signed], most: int) -> Sequence[Signed]:
     """All of them, or a random choice where there are too many."""
     return announcements if len(announcements) <= most else random.sample(announcements, most)
-
-
-async def ask(host: Host, peer: PeerId, *, clock: Clock = wall_ms) -> list[Announcement]:
-    """What a connected peer believes of the swarm, each announcement verified, its own first where it serves layers.
-
-    Raises UnavailableError where it does not answer, PeerError where it answers something else.
-    """
-    table = Table(verify)
-    await ask_into(table, host, peer, clock=clock)
-    return table.live(clock())
-
-
-async def ask_into(table: Table, host: Host, peer: PeerId, *, model: str = "", clock: Clock = wall_ms) -> None:
-    """Ask a connected peer what it believes, of a model or of all, and take what of it is to be believed.
-
-    Raises UnavailableError where it does not answer, PeerError where it answers something else.
-    """
-    for signed in await _request(host, peer, StatusRequest(None, model)):
-        try:
-            table.accept(signed, clock())
-        except PeerError as exc:
-            _log.debug("not believed", teller=peer, peer=exc.peer, why=exc.message)
-
-
-async def _request(host: Host, peer: PeerId, question: StatusRequest) -> Sequence[Signed]:
-    """One question and its answer, on a stream of its own. Raises UnavailableError, PeerError."""
-    stream = await host.open(peer, STATUS_PROTOCOL, deadline_s=EXCHANGE_DEADLINE_S, max_frame=MAX_ANSWER)
-    try:
-        with trio.fail_after(EXCHANGE_DEADLINE_S):
-            await stream.send(question)
-            await stream.close()
-            frame = await stream.receive()
-            await stream.finish()
-    except trio.TooSlowError:
-        raise UnavailableError(f"peer {peer} did not answer in {EXCHANGE_DEADLINE_S:g} s", peer=peer) from None
-    except BaseException:
-        await stream.reset()
-        raise
-    if frame is None or not isinstance(frame.message, StatusAnswer):
-        raise PeerError(peer, "answered something other than its status")
-    return frame.message.known

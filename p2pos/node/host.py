@@ -5,61 +5,35 @@ and only yamux carries streams (mplex lets a stranger end the process). Noise co
 message here, twice as fast to connect, and the library's TLS reaches into the interpreter's own structures.
 """
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import trio
-from libp2p import new_host
-from libp2p.abc import INotifee
 from libp2p.connection_types import ConnectionType
-from libp2p.crypto.x25519 import create_new_key_pair as new_noise_key
 from libp2p.exceptions import BaseLibp2pError
-from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
-from libp2p.rcmgr import Direction, ResourceLimits, ResourceManager
-from libp2p.rcmgr.connection_limits import ConnectionLimits
-from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
-from libp2p.security.noise.transport import Transport as Noise
-from libp2p.security.tls.transport import PROTOCOL_ID as TLS
-from libp2p.security.tls.transport import TLSTransport
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
-from libp2p.stream_muxer.yamux.yamux import Yamux
-from libp2p.transport.tcp.tcp import TCP
-from multiaddr import Multiaddr
+from libp2p.rcmgr import Direction
 
 from p2pos import log
 from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.node import addresses as multiaddresses
-from p2pos.node import libp2p_patches, libp2p_yamux
+from p2pos.node import libp2p_host, libp2p_yamux
 from p2pos.node.conduct import Conduct
 from p2pos.node.dialling import Dialler, Failures
 from p2pos.node.identity import Identity
+from p2pos.node.notifier import Notifier
 from p2pos.node.pipes import Pipe, RawHandler
 from p2pos.node.streams import CLOSE_DEADLINE_S, FrameStream, Traffic, fault_of
 from p2pos.types import PeerId
 from p2pos.wire import framing
 
-MAX_CONNECTIONS = 2000
-"""Open at once, in both directions; each costs some 100 KiB and a file descriptor."""
-MAX_STREAMS = 20_000
-"""Open at once over all connections."""
-MAX_CONNECTIONS_PER_PEER = 4
-"""Two when both ends dial at once, and two more while lost ones are not yet noticed."""
 MAX_ADDRESSES = 16
 """Addresses tried of one peer, as many as an announcement holds."""
-PING_INTERVAL_S = 10.0
-"""Between two questions whether a connected peer's process still answers; TCP can't see one that hangs."""
-PING_TIMEOUT_S = 5.0
-"""After which such a peer counts as gone."""
 OPEN_S = libp2p_yamux.STALL_S + 1.0
 """For the frame that opens a stream, which ends its connection where it can't leave."""
-GOODBYE_S = 2.0
-"""For closing all connections when the host ends; after that their sockets are closed without a word."""
-
 Handler = Callable[[FrameStream], Awaitable[None]]
 
 _log = log.get("host")
@@ -98,7 +72,7 @@ class Host:
         self._on_direct: list[Callable[[PeerId], None]] = []
         self._on_disconnect: list[Callable[[PeerId], None]] = []
         self._conduct = Conduct()
-        self._network.register_notifee(_Connections(self._connected, self._disconnected))
+        self._network.register_notifee(Notifier(self._connected, self._disconnected))
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -368,31 +342,7 @@ async def open_host(
     Raises UserError for an address that can't be listened on.
 
     """
-    libp2p_patches.apply()
-    logging.getLogger("libp2p").setLevel(logging.CRITICAL)  # what it calls an error, we raise or log ourselves
-    library = new_host(
-        key_pair=identity.key_pair,
-        sec_opt=_security(identity),
-        muxer_opt={YAMUX: Yamux},
-        transports=[TCP()],
-        psk=None if swarm_key is None else swarm_key.hex(),
-        resource_manager=_limits(),
-        connection_config=ConnectionConfig(
-            max_connections=MAX_CONNECTIONS,
-            min_connections=0,  # all may come from outside
-            low_watermark=0,
-            high_watermark=MAX_CONNECTIONS,
-            max_connections_per_peer=MAX_CONNECTIONS_PER_PEER,
-            enable_health_monitoring=True,
-            health_initial_delay=PING_INTERVAL_S,
-            health_check_interval=PING_INTERVAL_S,
-            ping_timeout=PING_TIMEOUT_S,
-            abort_connection_on_ping_failure=True,
-        ),
-    )
-    network = library.get_network()
-    network.retry_config = RetryConfig(max_retries=0)  # who dials decides about trying again
-    network.set_resource_manager(_limits(), enable_stream_semaphore=False)  # refuse the excess, don't queue it
+    library = libp2p_host.make(identity, swarm_key)
     error: Exception | None = None
     try:
         async with library.run([]):
@@ -406,20 +356,11 @@ async def open_host(
                 raise
             finally:
                 with trio.CancelScope(shield=True):
-                    await _close(library)
+                    await libp2p_host.close(library)
     except BaseExceptionGroup as group:
         if error is not None and _only(group) is error:
             raise error from None  # not in the groups of the library's own nurseries
         raise
-
-
-async def _close(library: Any) -> None:
-    """Close all connections at once, in bounded time, then what is left."""
-    with trio.move_on_after(GOODBYE_S):
-        async with trio.open_nursery() as nursery:
-            for connection in library.get_network().get_connections():
-                nursery.start_soon(connection.close)
-    await library.close()
 
 
 def _only(exc: BaseException) -> BaseException:
@@ -427,29 +368,6 @@ def _only(exc: BaseException) -> BaseException:
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
     return exc
-
-
-def _security(identity: Identity) -> dict[Any, Any]:
-    """How a connection may be secured, first choice first."""
-    return {
-        NOISE: Noise(identity.key_pair, noise_privkey=new_noise_key().private_key),
-        TLS: TLSTransport(identity.key_pair),
-    }
-
-
-def _limits() -> ResourceManager:
-    """The library's own limits, without its circuit breaker: five refusals close that to everyone for a minute."""
-    return ResourceManager(
-        limits=ResourceLimits(max_connections=MAX_CONNECTIONS, max_streams=MAX_STREAMS),
-        connection_limits=ConnectionLimits(
-            max_established_total=MAX_CONNECTIONS, max_established_per_peer=2 * MAX_CONNECTIONS_PER_PEER
-        ),
-        enable_metrics=False,
-        enable_memory_limits=False,
-        enable_circuit_breaker=False,
-        enable_graceful_degradation=False,
-        enable_rate_limiting=False,
-    )
 
 
 async def _reset(stream: Pipe) -> None:
@@ -460,40 +378,3 @@ async def _reset(stream: Pipe) -> None:
 
 def _alive(connection: Any) -> bool:
     return not connection.is_closed and not connection.muxed_conn.event_shutting_down.is_set()
-
-
-class _Connections(INotifee):  # type: ignore[misc]  # the library ships no types that mypy follows
-    """Hears of every connection that begins or ends."""
-
-    def __init__(self, begun: Callable[[PeerId], None], ended: Callable[[PeerId], None]) -> None:
-        self._begun = begun
-        self._ended = ended
-
-    async def connected(self, network: Any, conn: Any) -> None:  # noqa: ARG002 - the library's signature
-        _describe(conn)
-        self._begun(PeerId(str(conn.muxed_conn.peer_id)))
-
-    async def disconnected(self, network: Any, conn: Any) -> None:  # noqa: ARG002
-        self._ended(PeerId(str(conn.muxed_conn.peer_id)))
-
-    async def opened_stream(self, network: Any, stream: Any) -> None: ...
-
-    async def closed_stream(self, network: Any, stream: Any) -> None: ...
-
-    async def listen(self, network: Any, multiaddr: Any) -> None: ...
-
-    async def listen_close(self, network: Any, multiaddr: Any) -> None: ...
-
-
-def _describe(connection: Any) -> None:
-    """Say of a connection whether it is relayed.
-
-    Stock: the layers above a socket lose it, all connections are of an unknown kind, and a stream may be opened
-    through a relay though a direct connection is there.
-    """
-    remote = connection.muxed_conn.get_remote_address()
-    if remote is None:
-        address = Multiaddr(multiaddresses.through("", PeerId(str(connection.muxed_conn.peer_id))))
-        connection.set_transport_info([address], ConnectionType.RELAYED)
-    else:
-        connection.set_transport_info([multiaddresses.packed(*remote[:2])], ConnectionType.DIRECT)

@@ -12,12 +12,12 @@ from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.node.addresses import peer_of
 from p2pos.node.client import Client
 from p2pos.node.dht import Dht
-from p2pos.node.discovery import ask, ask_into, wall_ms
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity, verify
 from p2pos.node.links import Links
 from p2pos.node.records import Records
 from p2pos.node.routes import Routes
+from p2pos.node.status import ask, ask_into, wall_ms
 from p2pos.node.table import OTHERS, Table
 from p2pos.shard.session import MAX_WAITING
 from p2pos.types import ModelId, PeerId

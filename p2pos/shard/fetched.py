@@ -13,9 +13,7 @@ power cut may still lose is found by the manifest's digest when the tensor is lo
 once: lines are appended whole, and equal bytes to equal places.
 """
 
-import os
 import re
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Self
 from p2pos.content import strict_json
 from p2pos.content.chunks import Chunks, has, pack
 from p2pos.errors import UserError
+from p2pos.shard.ledger_file import LedgerFile
 
 PEERS, LEDGER, MANIFEST, LEAVES = "p2pos-peers.json", "p2pos-chunks", "p2pos-manifest.json", "p2pos-leaves"
 FORMAT = "p2pos-peers/1"
@@ -39,10 +38,11 @@ class Fetched:
     name: str
     """What those who served it call it; it may be a repository on a hub."""
     chunks: Chunks
-    _have: bytearray = field(default_factory=bytearray)
-    _read_to: int = 0
-    _reading: threading.Lock = field(default_factory=threading.Lock)
-    """Several threads load a stage's tensors."""
+    _have: bytearray
+    _ledger: LedgerFile = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ledger = LedgerFile(self.directory / LEDGER)
 
     @classmethod
     def open(cls, directory: Path, sizes: dict[str, int]) -> Self | None:
@@ -69,7 +69,7 @@ class Fetched:
 
     def have(self) -> bytes:
         """The bitmap of the chunks that are here."""
-        self._refresh()
+        self._ledger.read(self._take)
         return bytes(self._have)
 
     def lacking(self, tensors: Iterable[str]) -> list[int]:
@@ -79,35 +79,17 @@ class Fetched:
 
     def add(self, chunk: int) -> None:
         """Say that a chunk is here."""
-        self._append([b"%d\n" % chunk])
+        self._ledger.append([b"%d\n" % chunk])
 
     def forget(self, chunks: Iterable[int]) -> None:
         """Say that chunks are not here after all."""
-        self._append(b"-%d\n" % chunk for chunk in chunks)
+        self._ledger.append(b"-%d\n" % chunk for chunk in chunks)
 
-    def _append(self, lines: Iterable[bytes]) -> None:
-        handle = os.open(self.directory / LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(handle, b"".join(lines))
-        finally:
-            os.close(handle)
-
-    def _refresh(self) -> None:
-        """Read what was appended since."""
-        with self._reading:
-            try:
-                with (self.directory / LEDGER).open("rb") as file:
-                    file.seek(self._read_to)
-                    data = file.read()
-            except FileNotFoundError:
-                return
-            whole = data.rfind(b"\n") + 1  # half a line is another process's, or a power cut's
-            self._read_to += whole
-            for line in data[:whole].splitlines():
-                match = _LINE.fullmatch(line)
-                if match is None or (chunk := int(match[2])) >= self.chunks.total:
-                    continue  # two halves of lines, after a power cut: the chunk counts as not there
-                if match[1]:
-                    self._have[chunk >> 3] &= ~(1 << (chunk & 7))
-                else:
-                    self._have[chunk >> 3] |= 1 << (chunk & 7)
+    def _take(self, line: bytes) -> None:
+        match = _LINE.fullmatch(line)
+        if match is None or (chunk := int(match[2])) >= self.chunks.total:
+            return  # two halves of lines, after a power cut: the chunk counts as not there
+        if match[1]:
+            self._have[chunk >> 3] &= ~(1 << (chunk & 7))
+        else:
+            self._have[chunk >> 3] |= 1 << (chunk & 7)

@@ -14,8 +14,6 @@ appended whole, and equal bytes to equal places.
 """
 
 import hashlib
-import os
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any, Self
 
 from p2pos.content import strict_json
 from p2pos.errors import UserError
+from p2pos.shard.ledger_file import LedgerFile
 
 ORIGIN, LEDGER = "p2pos-hub.json", "p2pos-ledger"
 FORMAT = "p2pos-hub/1"
@@ -72,9 +71,10 @@ class Partial:
     directory: Path
     origin: Origin
     _have: dict[Piece, str] = field(default_factory=dict)
-    _read_to: int = 0
-    _reading: threading.Lock = field(default_factory=threading.Lock)
-    """Several threads load a stage's tensors."""
+    _ledger: LedgerFile = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ledger = LedgerFile(self.directory / LEDGER)
 
     @classmethod
     def open(cls, directory: Path) -> Self | None:
@@ -98,12 +98,12 @@ class Partial:
 
     def lacking(self, ranges: Iterable[tuple[Path, int, int]]) -> list[Piece]:
         """The pieces of these ranges (file, offset, size) that aren't here, in the order of their places."""
-        self._refresh()
+        self._ledger.read(self._take)
         return sorted(piece for each in ranges for piece in pieces(*each) if self._have.get(piece, _BROKEN) == _BROKEN)
 
     def check(self, file: Path, offset: int, data: memoryview) -> None:
         """Raise UserError where these bytes of a file did not come from the hub, or are no longer what came."""
-        self._refresh()
+        self._ledger.read(self._take)
         for piece in pieces(file, offset, len(data)):
             _, begin, end = piece
             known = self._have.get(piece, _BROKEN)
@@ -132,7 +132,7 @@ class Partial:
     def forget_files(self, names: Iterable[str]) -> None:
         """Say of all that came of some files that it is not here after all."""
         gone = set(names)
-        self._refresh()
+        self._ledger.read(self._take)
         broken = [piece for piece, digest in self._have.items() if piece[0] in gone and digest != _BROKEN]
         if broken:
             self.forget(broken)
@@ -140,7 +140,7 @@ class Partial:
     def is_checked(self, name: str) -> bool:
         """Whether all of a file came, and was found to be the hub's."""
         size, digest = self.origin.files[name]
-        self._refresh()
+        self._ledger.read(self._take)
         return self._have.get((name, 0, size)) == digest
 
     def set_checked(self, name: str) -> None:
@@ -149,30 +149,14 @@ class Partial:
         self._append([((name, 0, size), digest)])
 
     def _append(self, entries: Iterable[tuple[Piece, str]]) -> None:
-        lines = "".join(f"{name} {begin} {end} {digest}\n" for (name, begin, end), digest in entries)
-        handle = os.open(self.directory / LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(handle, lines.encode())
-        finally:
-            os.close(handle)
+        self._ledger.append(f"{name} {begin} {end} {digest}\n".encode() for (name, begin, end), digest in entries)
 
-    def _refresh(self) -> None:
-        """Read what was appended since."""
-        with self._reading:
-            try:
-                with (self.directory / LEDGER).open("rb") as file:
-                    file.seek(self._read_to)
-                    data = file.read()
-            except FileNotFoundError:
-                return
-            whole = data.rfind(b"\n") + 1  # half a line is another process's, or a power cut's
-            self._read_to += whole
-            for line in data[:whole].splitlines():
-                match line.decode("utf-8", "replace").rsplit(" ", 3):  # a file's name may have spaces
-                    case [name, begin, end, digest] if begin.isdecimal() and end.isdecimal():
-                        self._have[name, int(begin), int(end)] = digest
-                    case _:
-                        continue  # two halves of lines, after a power cut: its piece counts as not there
+    def _take(self, line: bytes) -> None:
+        match line.decode("utf-8", "replace").rsplit(" ", 3):  # a file's name may have spaces
+            case [name, begin, end, digest] if begin.isdecimal() and end.isdecimal():
+                self._have[name, int(begin), int(end)] = digest
+            case _:
+                pass  # two halves of lines, after a power cut: its piece counts as not there
 
 
 def pieces(file: Path, offset: int, size: int) -> Iterator[Piece]:

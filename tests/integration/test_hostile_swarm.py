@@ -10,9 +10,9 @@ import trio
 from p2pos.errors import P2posError
 from p2pos.node import dht_wire, records
 from p2pos.node.dht_wire import KAD_PROTOCOL, Kind
-from p2pos.node.discovery import ask
 from p2pos.node.host import open_host
 from p2pos.node.identity import Identity
+from p2pos.node.status import ask
 from p2pos.node.streams import StreamLost
 from p2pos.types import PeerId
 from p2pos.wire.messages import CONTENT_PROTOCOL, GOSSIP_PROTOCOL, STAGE_PROTOCOL, STATUS_PROTOCOL

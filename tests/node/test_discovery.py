@@ -8,10 +8,11 @@ import trio
 from trio_typing import TaskStatus
 
 from p2pos.errors import PeerError, UnavailableError, UserError
-from p2pos.node import discovery
+from p2pos.node import status
 from p2pos.node.discovery import REFRESH_S, Discovery
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity
+from p2pos.node.streams import FrameStream
 from p2pos.node.table import LIFETIME_MS
 from p2pos.wire.messages import STATUS_PROTOCOL, Ack, Announcement, Signed, StatusAnswer, StatusRequest
 from tests.node.stock import LOOPBACK, echo, host, run
@@ -90,7 +91,7 @@ def test_a_newcomer_is_known_at_once() -> None:
         async with swarm(2) as (nodes, _), host(()) as client:
             assert nodes[0].spans() == [0, 1]
             peer = await client.connect_to(nodes[0].host.addresses[0])
-            known = await discovery.ask(client, peer, clock=clock)
+            known = await status.ask(client, peer, clock=clock)
             assert [each.start for each in known] == [0, 1]
             assert known[0].peer == peer
 
@@ -197,14 +198,14 @@ def test_lies_are_passed_over() -> None:
             sign(bob, announcement(bob, now_ms)),
         ]
 
-        async def lie(stream: discovery.FrameStream) -> None:
+        async def lie(stream: FrameStream) -> None:
             await stream.receive()
             await stream.send(StatusAnswer(told))
 
         async with host(()) as client, host() as liar:
             liar.serve(STATUS_PROTOCOL, lie)
             await client.connect_to(liar.addresses[0])
-            return [each.peer for each in await discovery.ask(client, liar.peer, clock=clock)]
+            return [each.peer for each in await status.ask(client, liar.peer, clock=clock)]
 
     assert run(body) == [bob.peer]
 
@@ -216,7 +217,7 @@ def test_an_answer_to_another_question() -> None:
         async with host(()) as client, host() as odd:
             odd.serve(STATUS_PROTOCOL, echo)
             await client.connect_to(odd.addresses[0])
-            await discovery.ask(client, odd.peer, clock=clock)
+            await status.ask(client, odd.peer, clock=clock)
 
     with pytest.raises(PeerError, match="other than its status"):
         run(body)
@@ -232,7 +233,7 @@ def test_another_question() -> None:
             await stream.send(Ack(b"0123456789abcdef", 1))
             with pytest.raises(UnavailableError):
                 await stream.receive()
-            assert len(await discovery.ask(odd, peer, clock=clock)) == 1
+            assert len(await status.ask(odd, peer, clock=clock)) == 1
 
     run(body)
 

@@ -17,9 +17,10 @@ from libp2p.exceptions import BaseLibp2pError
 from trio.testing import MockClock
 
 from p2pos.errors import PeerError, UnavailableError
-from p2pos.node import discovery
+from p2pos.node import status
 from p2pos.node.addresses import peer_of
-from p2pos.node.host import PING_INTERVAL_S, PING_TIMEOUT_S, Host
+from p2pos.node.host import Host
+from p2pos.node.libp2p_host import PING_INTERVAL_S, PING_TIMEOUT_S
 from p2pos.node.libp2p_patches import MAX_INBOUND_STREAMS
 from p2pos.node.libp2p_yamux import STALL_S
 from p2pos.node.links import Links
@@ -301,6 +302,6 @@ def test_a_real_status(node: Node) -> None:
 
     async def body() -> list[Announcement]:
         async with host(()) as client:
-            return await discovery.ask(client, await client.connect_to(node.address))
+            return await status.ask(client, await client.connect_to(node.address))
 
     assert trio.run(body) == []
