@@ -28,7 +28,7 @@ from bench.trial import Trial, attempt, text
 from p2pos.devnet import plan
 from p2pos.errors import P2posError
 from p2pos.node.visitor import visit
-from p2pos.shard.owner import Request
+from p2pos.shard.request import Request
 from p2pos.wire.messages import Sampling
 
 SECONDS = 1800.0

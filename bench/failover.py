@@ -24,7 +24,7 @@ from bench.harness import Figures, progress
 from bench.trial import Trial, text
 from p2pos.devnet import plan
 from p2pos.errors import InternalError
-from p2pos.shard.owner import Request
+from p2pos.shard.request import Request
 from p2pos.wire.messages import StageRef
 
 STAGES = 3

@@ -26,7 +26,7 @@ from p2pos.models import DEFAULT
 from p2pos.node.client import fetch_model_files
 from p2pos.node.visitor import Visitor, visit
 from p2pos.shard import sampling
-from p2pos.shard.owner import Request
+from p2pos.shard.request import Request
 from p2pos.shard.routing import route
 from p2pos.shard.stage import Stage
 from p2pos.types import PeerId

@@ -17,7 +17,7 @@ from p2pos.devnet.processes import Command, Process, tied
 from p2pos.errors import InternalError
 from p2pos.node.status import ask
 from p2pos.node.visitor import Visitor, visit
-from p2pos.shard.owner import Request
+from p2pos.shard.request import Request
 from p2pos.shard.routing import route
 from p2pos.types import LayerSpan, PeerId
 

@@ -9,7 +9,7 @@ import trio
 
 from p2pos.errors import InternalError, P2posError
 from p2pos.node.visitor import Visitor, visit
-from p2pos.shard.owner import Request
+from p2pos.shard.request import Request
 from p2pos.types import ModelId
 from p2pos.wire.messages import StageRef
 

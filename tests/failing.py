@@ -11,7 +11,7 @@ from bench import netns
 from bench.faults import Cluster, Node, cluster
 from bench.trial import Fault, Trial, attempt
 from p2pos.node.visitor import visit
-from p2pos.shard.owner import Request
+from p2pos.shard.request import Request
 from p2pos.types import ModelId
 from p2pos.wire.messages import Sampling, StageRef
 

@@ -45,7 +45,10 @@ PURE = (
     *(f"shard/{name}.py" for name in ("backoff", "coverage", "placement", "planning", "ring", "routing", "scheduler")),
     "shard/session.py",
     "shard/owner.py",
-    *(f"shard/{name}.py" for name in ("incoming", "orders", "outgoing", "repair", "watch", "effects")),
+    *(
+        f"shard/{name}.py"
+        for name in ("incoming", "orders", "outgoing", "repair", "request", "trouble", "watch", "effects")
+    ),
     "shard/events.py",
     "shard/retokenize.py",
     "node/engine_api.py",

@@ -17,7 +17,7 @@ from p2pos.node import client, visitor
 from p2pos.node.client import Generation, ModelFiles
 from p2pos.shard import hub, manifest
 from p2pos.shard.checkpoint import Checkpoint, is_directory
-from p2pos.shard.owner import PATIENCE_S, Request
+from p2pos.shard.request import PATIENCE_S, Request
 from p2pos.shard.text import TextStream, guarded
 from p2pos.types import ModelId, PeerId
 from p2pos.wire.messages import Sampling, StageRef

@@ -24,7 +24,8 @@ from p2pos.shard.effects import Blame, Emit, Fail, Finish, Note, OwnerEffect, Re
 from p2pos.shard.generation import MAX_VOCABULARY, Defaults
 from p2pos.shard.generation import read as read_defaults
 from p2pos.shard.manifest import Manifest
-from p2pos.shard.owner import LIFE_BYTES, OwnerSession, Request, root
+from p2pos.shard.owner import OwnerSession
+from p2pos.shard.request import LIFE_BYTES, Request, root
 from p2pos.shard.text import guarded
 from p2pos.types import Cid, ModelId, PeerId, SessionId
 from p2pos.wire.framing import Frame

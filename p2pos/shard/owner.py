@@ -15,7 +15,6 @@ from the tokens.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -23,6 +22,8 @@ from p2pos.errors import P2posError, PeerError, UnavailableError, UserError
 from p2pos.shard.blocks import keys
 from p2pos.shard.effects import Blame, Emit, Fail, Finish, Note, OwnerEffect, Reroute, Send
 from p2pos.shard.repair import Accusations, Standing, apart
+from p2pos.shard.request import Request, next_life
+from p2pos.shard.trouble import STEADY_S, Trouble, error_of
 from p2pos.shard.watch import ASLEEP_S, Ask, Silent, Stuck, Watch
 from p2pos.types import PeerId, SessionId
 from p2pos.wire.messages import (
@@ -36,7 +37,6 @@ from p2pos.wire.messages import (
     Progress,
     Repair,
     Replay,
-    Sampling,
     StageMessage,
     StageRef,
     Tokens,
@@ -48,20 +48,10 @@ REOPEN_DEADLINE_S, REOPEN_MOST_S = 2.5, 11.0
 """For a stage that is to take another's place: there may be a better one. At most what one waits for room."""
 REPAIR_DEADLINE_S = 1.0
 """For a stage that stays to answer `Repair`: several round trips across the planet."""
-LIFE_BYTES = 4
-"""Of a session's 16: the last ones count how often its stages began anew."""
 RETRY_S = 0.5
 """Between two looks for a route, where there is none."""
-PATIENCE_S = 30.0
-"""Seconds that a text waits for somebody to take a lost stage's place."""
-MAX_ATTEMPTS = 20
-"""Repairs without a token between them, after which it is no use."""
 MAX_AHEAD = 64
 """Tokens that a head may have had of a lost tail and the owner not: the ring turns some times while a link dies."""
-STEADY_S = 10.0
-"""Seconds of running after which a failure is a new one: a long prompt gives no token for minutes."""
-MAX_BACKOFF = 8.0
-"""Times longer than usual that answers are waited for, after that many repairs without a token."""
 
 
 class Phase(Enum):
@@ -73,20 +63,6 @@ class Phase(Enum):
     ASKING = "asking"
     DONE = "done"
     FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a person asks of the swarm."""
-
-    prompt: tuple[int, ...]
-    max_tokens: int
-    eos: tuple[int, ...] = ()
-    sampling: Sampling = field(default_factory=Sampling)
-    vocabulary: int = 1 << 31
-    """Tokens are smaller than this; a tail that says another is not believed."""
-    patience_s: float = PATIENCE_S
-    """Seconds that the text waits for somebody to take a lost stage's place."""
 
 
 class OwnerSession:
@@ -137,10 +113,7 @@ class OwnerSession:
         self._refused: set[PeerId] = set()
         self._accusations = Accusations()
         self._busy: set[PeerId] = set()  # who had no room, since the last token
-        self._attempts = 0  # repairs since the last token
-        self._trouble_s: float | None = None  # when the trouble began that is not over
-        self._error: P2posError | None = None
-        self._cause = ""
+        self._trouble = Trouble()
         self._echo = False  # the next token goes to the head as well: it may have got lost on its way there
         self._token_s = self._running_s = now_s
         self._watch = Watch(self._order(), now_s)
@@ -255,7 +228,7 @@ class OwnerSession:
         self._epoch += 1
         self._lost.clear()
         self._leavers.clear()
-        self._trouble_s = now_s if self._trouble_s is None else self._trouble_s
+        self._trouble.began(now_s)
         self._leaving = False
         route = {each.peer: f"{each.start}:{each.end}" for each in stages}
         effects.append(self._note("rerouted", route=route, stay=len(stay), new=len(stages) - len(stay)))
@@ -274,10 +247,10 @@ class OwnerSession:
             self._lost -= self._leavers
             self._leavers.clear()
             return [Reroute(self.lost)]
-        first = self._error or error
+        first = self._trouble.error or error
         if not self._prompted or self._refused & self._lost:
             return self._fail(first)  # waiting would change nothing
-        if self._trouble_s is not None and now_s - self._trouble_s >= self._request.patience_s:
+        if self._trouble.lasts(self._request.patience_s, now_s):
             waited = f"{first.message}, and in {self._request.patience_s:g} s nobody took its place"
             busy = bool(first.fields.get("busy"))
             return self._fail(UnavailableError(waited, hint="see `p2pos swarm status`", why=error.message, busy=busy))
@@ -309,10 +282,10 @@ class OwnerSession:
         if token >= self._request.vocabulary:
             return self._nonsense(sender, f"sent token {token} of a vocabulary of {self._request.vocabulary}", now_s)
         effects: list[OwnerEffect] = []
-        if self._trouble_s is not None and self.phase is Phase.RUNNING:
+        if self._trouble.since_s is not None and self.phase is Phase.RUNNING:
             pause_ms = round((now_s - self._token_s) * 1e3)
-            effects.append(self._note("resumed", position=position, pause_ms=pause_ms, cause=self._cause))
-            self._trouble_s, self._attempts, self._error = None, 0, None
+            effects.append(self._note("resumed", position=position, pause_ms=pause_ms, cause=self._trouble.cause))
+            self._trouble.over()
             self._busy.clear()
             self._refused.clear()
         if self._echo and self.phase is Phase.RUNNING and not message.finish:
@@ -357,25 +330,25 @@ class OwnerSession:
                 return self._on_forgotten(sender, now_s)
             case "busy" | "leaving":
                 again = sender in self._busy
-                effects = self._broken({sender}, "busy", _blame(sender, fault), now_s, blame=False)
+                effects = self._broken({sender}, "busy", error_of(sender, fault), now_s, blame=False)
                 self._busy.add(sender)
                 # who was asked again because there is no other would be as busy at once: `on_time` looks later
                 return [each for each in effects if not (again and isinstance(each, Reroute))]
             case "bad_request":
                 self._refused.add(sender)
                 if len(self._refused) > 1:  # it is the request, then
-                    return self._fail(_blame(sender, fault))
-                return self._broken({sender}, "fault", _blame(sender, fault), now_s)
+                    return self._fail(error_of(sender, fault))
+                return self._broken({sender}, "fault", error_of(sender, fault), now_s)
             case _:
                 pass
-        return self._broken({sender}, "fault", _blame(sender, fault), now_s)
+        return self._broken({sender}, "fault", error_of(sender, fault), now_s)
 
     def _on_forgotten(self, sender: PeerId, now_s: float) -> list[OwnerEffect]:
         """What a stage was to send again is not there any more, so what follows it lacks rows."""
-        self._attempts += 1
-        self._trouble_s = now_s if self._trouble_s is None else self._trouble_s
-        if self._attempts > MAX_ATTEMPTS:
-            return self._fail(PeerError(sender, "keeps nothing of what it was to send again"))
+        error = PeerError(sender, "keeps nothing of what it was to send again")
+        self._trouble.more("fault", error, now_s, steady=False)
+        if self._trouble.hopeless:
+            return self._fail(error)
         if self.phase is Phase.RUNNING:
             return self._begin_anew(now_s)
         self._torn = True
@@ -396,7 +369,7 @@ class OwnerSession:
         self._leaving = True
         self._lost.add(sender)
         self._leavers.add(sender)
-        self._cause = "leaving"
+        self._trouble.cause = "leaving"
         return [self._note("leaving", peer=sender, layers=self._span(sender)), Reroute(self.lost)]
 
     def _on_late(self, now_s: float) -> list[OwnerEffect]:
@@ -421,12 +394,10 @@ class OwnerSession:
         self._lost |= peers
         self._leavers -= peers
         self._leaving = False
-        self._error, self._cause = error, cause
-        if self._trouble_s is None or (self.phase is Phase.RUNNING and now_s - self._running_s >= STEADY_S):
-            self._trouble_s, self._attempts = now_s, 0
-        self._attempts += 1
-        late = self._prompted and now_s - self._trouble_s > self._request.patience_s
-        if self._attempts > MAX_ATTEMPTS or late:
+        steady = self.phase is Phase.RUNNING and now_s - self._running_s >= STEADY_S
+        self._trouble.more(cause, error, now_s, steady=steady)
+        late = self._prompted and self._trouble.lasts(self._request.patience_s, now_s) and self._trouble.attempts > 1
+        if self._trouble.hopeless or late:
             return self._fail(error)
         self.phase = Phase.ROUTING
         self._deadline_s = now_s + RETRY_S
@@ -446,7 +417,7 @@ class OwnerSession:
         self._progress.clear()
         self._waiting = set(stay)
         self._new = set(self.peers - stay)
-        self._deadline_s = now_s + REPAIR_DEADLINE_S * self._patience
+        self._deadline_s = now_s + REPAIR_DEADLINE_S * self._trouble.backoff
         return [
             self._to(stage, Repair(self.session, self._epoch, self._stages, index, self.known, after in self._new))
             for index, (stage, after) in enumerate(zip(self._stages, [*self._order()[1:], ""], strict=True))
@@ -490,7 +461,7 @@ class OwnerSession:
         self._waiting = set(self._new)
         self._cached.clear()
         self._prefix = keys(self._model, self._tokens)
-        reopen_s = min(REOPEN_DEADLINE_S * self._patience, REOPEN_MOST_S)
+        reopen_s = min(REOPEN_DEADLINE_S * self._trouble.backoff, REOPEN_MOST_S)
         self._deadline_s = now_s + (reopen_s if self._prompted else OPEN_DEADLINE_S)
         return list(self._opens())
 
@@ -501,7 +472,7 @@ class OwnerSession:
             effects += self._close("it begins anew")
             # under another name: what is under way of the old one would be taken for the new one's
             self.session = next_life(self.session)
-            effects.append(self._note("beginning anew", position=self.known, cause=self._cause))
+            effects.append(self._note("beginning anew", position=self.known, cause=self._trouble.cause))
         self._progress.clear()
         self._torn = False
         self._new = set(self.peers)
@@ -561,7 +532,7 @@ class OwnerSession:
         self._running_s = now_s
         self._echo = self._epoch > 0
         self.phase = Phase.RUNNING
-        self._watch = Watch(self._order(), now_s, patience=self._patience, number=(self._epoch + 1) << 32)
+        self._watch = Watch(self._order(), now_s, patience=self._trouble.backoff, number=(self._epoch + 1) << 32)
         return effects
 
     def _standing(self) -> Standing:
@@ -569,14 +540,10 @@ class OwnerSession:
 
     # the rest
 
-    @property
-    def _patience(self) -> float:
-        return float(min(2 ** max(0, self._attempts - 1), MAX_BACKOFF))
-
     def _fail(self, error: P2posError) -> list[OwnerEffect]:
         effects: list[OwnerEffect] = []
-        if self._prompted and self._trouble_s is not None:
-            effects.append(self._note("gave up", why=error.message, cause=self._cause))
+        if self._prompted and self._trouble.since_s is not None:
+            effects.append(self._note("gave up", why=error.message, cause=self._trouble.cause))
         self.phase = Phase.FAILED
         return [*effects, *self._close(error.message), Fail(error)]
 
@@ -599,25 +566,3 @@ class OwnerSession:
     def _no_answer(self, silent: frozenset[PeerId] | set[PeerId]) -> UnavailableError:
         peers = sorted(silent)
         return UnavailableError(f"no answer in time from {', '.join(peers)}", hint="try again", peers=peers)
-
-
-def root(session: bytes) -> bytes:
-    """What all names of one text begin with."""
-    return session[:-LIFE_BYTES]
-
-
-def next_life(session: SessionId) -> SessionId:
-    """The name of a text that begins anew. Raises OverflowError after 2³² lives."""
-    life = int.from_bytes(session[-LIFE_BYTES:], "big") + 1
-    return SessionId(root(session) + life.to_bytes(LIFE_BYTES, "big"))
-
-
-def _blame(sender: PeerId, fault: Fault) -> P2posError:
-    """The error that a person sees for a stage's fault."""
-    if fault.code == "busy":
-        return UnavailableError(
-            f"the node {sender} is busy: {fault.text}", hint="try again later", peer=sender, busy=True
-        )
-    if fault.code in {"next_stage", "deadline", "unknown"}:
-        return UnavailableError(f"the node {sender} reports: {fault.text}", hint="try again", peer=sender)
-    return PeerError(sender, f"the node {sender} failed ({fault.code}): {fault.text}", code=fault.code)

@@ -11,7 +11,7 @@ import pytest
 from bench import netns
 from bench.faults import TOKEN, Node
 from bench.trial import Trial
-from p2pos.shard.owner import Request
+from p2pos.shard.request import Request
 from tests import checkpoints
 from tests.failing import AFTER, GREEDY, HEAD, LONG, MIDDLE, SAMPLED, TAIL, Swarm, failing_swarm, when_under_way
 from tests.hostile import STEPS

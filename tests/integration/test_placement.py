@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from p2pos.node.visitor import Visitor, visit
-from p2pos.shard.owner import Request
+from p2pos.shard.request import Request
 from p2pos.shard.routing import route
 from p2pos.types import LayerSpan
 from tests import checkpoints, swarms

@@ -9,7 +9,7 @@ from p2pos.errors import UnavailableError
 from p2pos.node.client import Generation
 from p2pos.node.switchboard import Switchboard
 from p2pos.shard.effects import Emit
-from p2pos.shard.owner import Request
+from p2pos.shard.request import Request
 from p2pos.shard.session import MAX_WAITING
 from p2pos.types import ModelId, PeerId
 from p2pos.wire.framing import Frame

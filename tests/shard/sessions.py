@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from p2pos.shard.owner import OwnerSession, Request
+from p2pos.shard.owner import OwnerSession
+from p2pos.shard.request import Request
 from p2pos.shard.session import CHUNK, StageSession
 from p2pos.types import PeerId, SessionId
 from p2pos.wire.messages import Open, Sampling, StageRef, TensorHeader

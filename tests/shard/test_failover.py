@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from p2pos.errors import UnavailableError
 from p2pos.shard.effects import Computed, Emit, Fail, Finish, Note, Release, Reroute, Run, Send
-from p2pos.shard.owner import OwnerSession, Request
+from p2pos.shard.owner import OwnerSession
+from p2pos.shard.request import Request
 from p2pos.shard.session import StageSession
 from p2pos.types import PeerId
 from p2pos.wire.messages import Open, StageRef

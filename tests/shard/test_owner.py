@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from p2pos.errors import P2posError, PeerError, UnavailableError, UserError
 from p2pos.shard.effects import Blame, Computed, Emit, Fail, Finish, Note, Release, Reroute, Run, Send
-from p2pos.shard.owner import MAX_ATTEMPTS, OwnerSession, Phase, Request, next_life
+from p2pos.shard.owner import OwnerSession, Phase
+from p2pos.shard.request import Request, next_life
 from p2pos.shard.session import CHUNK, StageSession
+from p2pos.shard.trouble import MAX_ATTEMPTS
 from p2pos.types import PeerId
 from p2pos.wire.messages import (
     BLOCK_TOKENS,

@@ -30,7 +30,7 @@ from p2pos.node.openai.requests import seed_of
 from p2pos.node.openai.templates import Renderer
 from p2pos.node.openai.texts import Writer
 from p2pos.node.openai.tools import Called, Part, Reader, Said
-from p2pos.shard.owner import PATIENCE_S, Request
+from p2pos.shard.request import PATIENCE_S, Request
 
 MAX_REQUESTS = 64
 """Served at a time: as many as a stage holds sessions."""
