@@ -16,6 +16,8 @@ Known = Callable[[], Sequence[Announcement]]
 Refresh = Callable[[], Awaitable[Sequence[Announcement]]]
 """Asks anew, in bounded time; raises nothing of its own."""
 
+MAX_FAILED = 4096
+"""Peers that failed whose last word is remembered, as many as `Backoff` remembers."""
 GAP = "gap-{}"
 """The peer of a stage that nobody holds; no peer id looks like this."""
 
@@ -53,7 +55,10 @@ class Routes:
     def failed(self, peer: PeerId) -> None:
         """A peer did not do what was asked of it."""
         self.backoff.failed(peer, trio.current_time())
+        self._last.pop(peer, None)
         self._last[peer] = max((each.sequence for each in self.known() if each.peer == peer), default=0)
+        if len(self._last) > MAX_FAILED:
+            del self._last[next(iter(self._last))]  # the one that failed longest ago
 
     async def replace(self, model: ModelId, stages: Sequence[StageRef], lost: frozenset[PeerId]) -> list[StageRef]:
         """The same route with others in the place of those that were lost, who may be they themselves, come back.

@@ -1,6 +1,18 @@
 import pytest
 
-from p2pos.shard.watch import ANSWER_S, ASLEEP_S, FIRST_S, LATEST_S, SOONEST_S, STUCK_S, Ask, Silent, Stuck, Watch
+from p2pos.shard.watch import (
+    ANSWER_S,
+    ASLEEP_S,
+    FIRST_S,
+    IDLE_S,
+    LATEST_S,
+    SOONEST_S,
+    STUCK_S,
+    Ask,
+    Silent,
+    Stuck,
+    Watch,
+)
 from p2pos.types import PeerId
 from p2pos.wire.messages import Progress
 
@@ -105,3 +117,10 @@ def test_a_long_prompt_is_not_stuck() -> None:
 def test_one_that_did_not_look_for_long_finds_nobody_stuck() -> None:
     """Nobody was asked meanwhile."""
     assert Watch(PEERS, 0.0).due(2 * STUCK_S) == Ask(1)
+
+
+def test_where_nobody_computes_it_is_found_sooner() -> None:
+    """What was computed and doesn't arrive isn't waited for as long as a chunk that is being computed."""
+    watch = Watch(PEERS, 0.0)
+    assert answer_all(watch, [(8, 8), (4, 4), (4, 4)], IDLE_S + 5.0) == Stuck(PEERS[1])
+    assert answer_all(Watch(PEERS, 0.0), [(8, 8), (8, 4), (4, 4)], IDLE_S + 5.0) is None
