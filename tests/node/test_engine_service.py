@@ -10,8 +10,9 @@ import pytest
 import structlog
 import trio
 
+from p2pos import log
 from p2pos.errors import UnavailableError
-from p2pos.node import engine_client, engine_probe, engine_service
+from p2pos.node import engine_client, engine_probe, engine_service, stage_service
 from p2pos.node.engine_api import Abilities, Make
 from p2pos.node.engine_client import EngineClient
 from p2pos.node.engine_probe import Found, Model
@@ -291,8 +292,12 @@ def test_sessions_wait_for_a_place() -> None:
         (writes(token(9), *[event(choices=[{"text": ""}])] * 50), "broke off"),
     ],
 )
-def test_an_engine_that_fails_in_mid_text_is_a_fault_at_once(text: Any, why: str) -> None:
+def test_an_engine_that_fails_in_mid_text_is_a_fault_at_once(
+    monkeypatch: pytest.MonkeyPatch, text: Any, why: str
+) -> None:
     """Whatever it does, the owner hears of it in one line after the tokens that came, and the next text is written."""
+    # one of its own: a logger keeps the configuration in force at its first line, whoever set that
+    monkeypatch.setattr(stage_service, "_log", log.get("stage"))
 
     async def act(made: Rig) -> None:
         with structlog.testing.capture_logs() as logs:

@@ -12,7 +12,7 @@ from libp2p.stream_muxer.mplex.mplex import MPLEX_PROTOCOL_ID, Mplex
 from multiaddr import Multiaddr
 
 from p2pos.errors import PeerError, UnavailableError, UserError
-from p2pos.node import host as host_module
+from p2pos.node import libp2p_host as host_module
 from p2pos.node.host import open_host
 from p2pos.node.identity import Identity
 from p2pos.types import PeerId

@@ -16,7 +16,7 @@ from libp2p.network.stream.exceptions import StreamError
 
 from p2pos.errors import InternalError, PeerError, UnavailableError, UserError
 from p2pos.node import addresses, libp2p_patches
-from p2pos.node import host as host_module
+from p2pos.node import libp2p_host as host_module
 from p2pos.node.host import Host
 from p2pos.node.identity import Identity
 from p2pos.node.libp2p_patches import PATCHES
