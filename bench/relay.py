@@ -44,9 +44,10 @@ from p2pos.ledger.nonces import random_nonce
 from p2pos.ledger.queue import Queue
 from p2pos.ledger.records import Receipt
 from p2pos.ledger.rpc import Rpc
+from p2pos.ledger.signer import KeySigner
 from p2pos.ledger.submitter import Submitter
 from p2pos.ledger.typed_data import Lock, Transfer, digest
-from p2pos.ledger.wallet import Signer, Wallets
+from p2pos.ledger.wallet import Wallets
 from scripts.build_contracts import CONTRACTS, MODULES, BuildError, find_node
 
 COIN = 10**18
@@ -72,7 +73,7 @@ class Bench:
 
     def __init__(self, url: str) -> None:
         self.rpc = Rpc(url)
-        self.operator, self.alice, self.bob = (Signer(Account.from_key(secrets.token_bytes(32))) for _ in range(3))
+        self.operator, self.alice, self.bob = (KeySigner(Account.from_key(secrets.token_bytes(32))) for _ in range(3))
         for signer in (self.operator, self.alice, self.bob):
             set_native_balance(url, signer.address, 1000 * COIN)
         self.nonces = itertools.count(1 << 20)
@@ -117,7 +118,7 @@ class Bench:
             made.append(SignedIntent(domain, struct, signature, digest(domain, struct)))
         return made
 
-    def send_all(self, signer: Signer, calls: Sequence[bytes]) -> float:
+    def send_all(self, signer: KeySigner, calls: Sequence[bytes]) -> float:
         """One transaction per call, in arrays; returns the seconds until all receipts are read."""
         began_s = time.perf_counter()
         nonce, fees, hashes = self.chain.nonce(signer.address), self.chain.fees(), list[str]()

@@ -25,8 +25,9 @@ from p2pos.ledger.chain import Chain
 from p2pos.ledger.client import RelayerClient
 from p2pos.ledger.queue import Queue
 from p2pos.ledger.relayer_http import application
+from p2pos.ledger.signer import Signer
 from p2pos.ledger.submitter import MAX_BATCH, Submitter
-from p2pos.ledger.wallet import Signer, Wallets
+from p2pos.ledger.wallet import Wallets
 
 LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 

@@ -22,8 +22,8 @@ from p2pos.ledger.intents import SignedIntent
 from p2pos.ledger.records import Block, ItemClass, Preflight, Receipt, RevertError
 from p2pos.ledger.reverts import Revert, Reverts
 from p2pos.ledger.rpc import Rpc, RpcError, revert_data, unreachable
+from p2pos.ledger.signer import SignedTransaction, Signer
 from p2pos.ledger.typed_data import Domain, Lock, Transfer, address, digest
-from p2pos.ledger.wallet import SignedTransaction, Signer
 from p2pos.types import Address, Wei
 
 CALL_TIMEOUT_S = 15.0

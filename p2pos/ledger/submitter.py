@@ -14,7 +14,7 @@ from p2pos.ledger.fees import Fees
 from p2pos.ledger.intents import Refusal, when
 from p2pos.ledger.queue import Batch, Queue, Sending, Verdict, Waiting
 from p2pos.ledger.records import Block, Receipt
-from p2pos.ledger.wallet import Signer
+from p2pos.ledger.signer import Signer
 
 MAX_BATCH = 100
 """Intents in one transaction: their gas limit, 11 million, stays under the 16,777,216 of EIP-7825."""

@@ -1,7 +1,7 @@
 """Keystores: one encrypted file per wallet, in the V3 format that other Ethereum software reads.
 
 A file is written whole or not at all, is never overwritten, and is refused where others could read it. A key is in
-memory only inside a `Signer`, and no log line, error or repr ever shows it.
+memory only inside a `KeySigner`, and no log line, error or repr ever shows it.
 """
 
 import json
@@ -10,14 +10,14 @@ import re
 import secrets
 import stat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
-from eth_typing import Hash32
 
 from p2pos.errors import UserError
-from p2pos.ledger.typed_data import Domain, Signable, address, digest
+from p2pos.ledger.signer import KeySigner
+from p2pos.ledger.typed_data import address
 from p2pos.types import Address
 
 LIGHT_SCRYPT_N = 4096
@@ -26,38 +26,6 @@ MAX_KEYSTORE = 64 << 10
 """Bytes. A V3 keystore has about 500."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-
-class SignedTransaction(NamedTuple):
-    """A transaction ready to send."""
-
-    raw: bytes
-    hash: str
-    """0x and 64 hex digits."""
-
-
-class Signer:
-    """An opened wallet."""
-
-    def __init__(self, account: LocalAccount) -> None:
-        self._account = account
-        self.address = Address(account.address)
-
-    def sign_typed(self, domain: Domain, struct: Signable) -> bytes:
-        """The 65 bytes (r, s, v) over the struct's EIP-712 digest."""
-        return self.sign_digest(digest(domain, struct))
-
-    def sign_digest(self, digest_: bytes) -> bytes:
-        """The 65 bytes (r, s, v) over 32 bytes."""
-        return bytes(self._account.unsafe_sign_hash(Hash32(digest_)).signature)
-
-    def sign_transaction(self, transaction: dict[str, Any]) -> SignedTransaction:
-        """Sign an EIP-1559 transaction, given in the fields of JSON-RPC."""
-        signed = self._account.sign_transaction(transaction)
-        return SignedTransaction(bytes(signed.raw_transaction), "0x" + bytes(signed.hash).hex())
-
-    def __repr__(self) -> str:
-        return f"Signer({self.address})"
 
 
 class Wallets:
@@ -110,10 +78,10 @@ class Wallets:
         """Names by address, of all wallets that can be read."""
         return {self.address(name): name for name in self.names()}
 
-    def unlock(self, name: str, passphrase: str) -> Signer:
+    def unlock(self, name: str, passphrase: str) -> KeySigner:
         """Open a wallet. Raises UserError for an unknown name, a bad file or a wrong passphrase."""
         keystore = self._read(name)
-        signer = Signer(_decrypt(keystore, passphrase, f"wallet {name}"))
+        signer = KeySigner(_decrypt(keystore, passphrase, f"wallet {name}"))
         if signer.address != self._address_of(name, keystore):
             raise UserError(f"wallet {name}: the key inside is not of the address that the file states")
         return signer

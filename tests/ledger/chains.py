@@ -20,8 +20,8 @@ from p2pos.errors import UnavailableError
 from p2pos.ledger.chain import Chain, set_native_balance
 from p2pos.ledger.intents import SignedIntent
 from p2pos.ledger.rpc import Rpc
+from p2pos.ledger.signer import KeySigner
 from p2pos.ledger.typed_data import Lock, Signable, Transfer, digest
-from p2pos.ledger.wallet import Signer
 from p2pos.types import Address
 
 COIN = 10**18
@@ -104,9 +104,9 @@ def _until_it_answers(rpc: Rpc, process: "subprocess.Popen[bytes]") -> None:
     raise RuntimeError(f"anvil ended with {process.returncode}")
 
 
-def person(name: str) -> Signer:
+def person(name: str) -> KeySigner:
     """The same key for the same name, in every test."""
-    return Signer(Account.from_key(keccak(name.encode())))
+    return KeySigner(Account.from_key(keccak(name.encode())))
 
 
 OPERATOR, ALICE, BOB, CAROL = map(person, ("operator", "alice", "bob", "carol"))
@@ -131,7 +131,7 @@ class Ground:
         to: Address,
         amount: int = 1,
         *,
-        by: Signer = ALICE,
+        by: KeySigner = ALICE,
         nonce: int | None = None,
         deadline: int = FAR,
         id_: int | None = None,
@@ -144,11 +144,11 @@ class Ground:
         held = self.lantern if id_ is None else id_
         return self.sign(Lock(ALICE.address, world, held, 1, until, next(self.nonces), FAR), ALICE)
 
-    def sign(self, struct: Signable, by: Signer) -> SignedIntent:
+    def sign(self, struct: Signable, by: KeySigner) -> SignedIntent:
         domain = self.chain.domain
         return SignedIntent(domain, struct, by.sign_typed(domain, struct), digest(domain, struct))
 
-    def balance(self, of: Signer) -> int:
+    def balance(self, of: KeySigner) -> int:
         return self.chain.balance(of.address, self.lantern)
 
 

@@ -121,4 +121,4 @@ def test_a_signer_shows_no_key(wallets):
     signature = signer.sign_typed(domain, struct)
     assert Account._recover_hash(digest(domain, struct), signature=signature) == signer.address
     assert key not in repr(signer)
-    assert repr(signer) == f"Signer({signer.address})"
+    assert repr(signer) == f"KeySigner({signer.address})"
