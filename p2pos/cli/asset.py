@@ -19,8 +19,8 @@ from p2pos.errors import UserError
 from p2pos.ledger import intents
 from p2pos.ledger.client import RelayerClient
 from p2pos.ledger.intents import SignedIntent
+from p2pos.ledger.signer import Signer
 from p2pos.ledger.typed_data import Domain, Transfer, digest, unsigned
-from p2pos.ledger.wallet import Signer
 
 DAY_S = 86_400
 MAX_VALID_S = 366 * DAY_S

@@ -10,8 +10,8 @@ import click
 from p2pos.cli.names import Ledger
 from p2pos.cli.wallet import get_passphrase
 from p2pos.errors import UserError
+from p2pos.ledger.signer import Signer
 from p2pos.ledger.typed_data import MAX_UINT256, unsigned
-from p2pos.ledger.wallet import Signer
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
