@@ -158,7 +158,7 @@ class Demo:
     def mint(self) -> None:
         """Items of a new class, in alice's wallet."""
         facts = self.step("Items on the chain, in alice's wallet")
-        home = ("--home", str(self.home))
+        home = ("--yes", "--home", str(self.home))
         made = self.facts("asset", "class", "new", ITEM, "--wallet", "operator", "--cap", "10", *home)
         self.class_id = str(made["id"])
         self.live("asset", "mint", ITEM, "--to", "alice", "--amount", str(MINTED), "--wallet", "operator", *home)

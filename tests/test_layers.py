@@ -55,6 +55,7 @@ PURE = (
     "node/engine_text.py",
     *(f"ledger/{name}.py" for name in ("typed_data", "intents", "calldata", "events", "fees", "records", "reverts")),
     "ledger/settlement.py",
+    "ledger/deeds.py",
     "assets/descriptor.py",
     "devnet/story.py",
     *(f"node/{name}.py" for name in ("table", "gossip", "kademlia", "records", "conduct")),

@@ -1,18 +1,18 @@
 """`p2pos asset`: classes of items, minting, sending, signing off line, and what the chain says of it all."""
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from p2pos.cli.asset_common import Decorator, amount_option, read_amount, read_file, to_option, unlock, wallet_option
+from p2pos.cli.asset_common import Decorator, amount_option, read_amount, read_file, to_option, wallet_option
 from p2pos.cli.asset_issue import class_, mint
 from p2pos.cli.asset_views import history, list_, show
 from p2pos.cli.names import Ledger, short
 from p2pos.cli.options import json_option, print_json, with_settings
+from p2pos.cli.signing import unlock, yes_option
 from p2pos.cli.wallet import fd_option
 from p2pos.config import Settings
 from p2pos.errors import UserError
@@ -35,7 +35,6 @@ valid_option: Decorator = click.option(
     show_default=True,
     help="Seconds from now in which it can be submitted.",
 )
-yes_option: Decorator = click.option("--yes", is_flag=True, help="Sign without asking.")
 
 
 @click.group()
@@ -80,7 +79,7 @@ def sign(
     owner, target, id_, count = ledger.wallets.address(name), ledger.who(to), ledger.class_id(item), read_amount(amount)
     number = ledger.nonces.take(ledger.domain, owner) if nonce is None else unsigned(nonce, "--nonce")
     struct = Transfer(owner, target, id_, count, number, int(time.time()) + valid_s)
-    intent, _ = _sign(ledger, ledger.domain, struct, name, passphrase_fd, yes=yes)
+    intent = _sign(ledger.domain, struct, unlock(ledger, name, passphrase_fd, yes=yes))
     text = json.dumps(intent.as_json(), indent=1) + "\n"
     if path is None:
         click.echo(text, nl=False)
@@ -101,6 +100,7 @@ def sign(
 @click.option("--direct", is_flag=True, help="Submit to the chain, without a relayer; --wallet pays the gas.")
 @click.option("--wallet", "name", help="Who pays, with --direct.")
 @click.option("--no-wait", is_flag=True, help="Return once the relayer has it on disk.")
+@yes_option
 @fd_option
 @json_option
 @with_settings("rpc_url", "contract", "relayer_url", "passphrase_file")
@@ -110,6 +110,7 @@ def submit(
     direct: bool,
     name: str | None,
     no_wait: bool,
+    yes: bool,
     passphrase_fd: int | None,
     as_json: bool,
 ) -> None:
@@ -119,7 +120,7 @@ def submit(
         raise UserError("--direct and --wallet NAME go together")
     intent = SignedIntent.parse(read_file(file, intents.MAX_BYTES))
     if direct:
-        outcome = _submit_directly(ledger, intent, unlock(ledger, str(name), passphrase_fd))
+        outcome = _submit_directly(ledger, intent, unlock(ledger, str(name), passphrase_fd, yes=yes))
         _settled(ledger, intent, outcome, as_json=as_json)
     else:
         _settled(ledger, intent, _submit(settings, intent, wait=not no_wait), as_json=as_json)
@@ -164,7 +165,8 @@ def send(
     now_s = max(int(time.time()), ledger.chain.head().timestamp)
     number = ledger.nonces.take(ledger.chain.domain, owner)
     struct = Transfer(owner, target, id_, count, number, now_s + valid_s)
-    intent, signer = _sign(ledger, ledger.chain.domain, struct, name, passphrase_fd, yes=yes)
+    signer = unlock(ledger, name, passphrase_fd, yes=yes)
+    intent = _sign(ledger.chain.domain, struct, signer)
     outcome = _submit_directly(ledger, intent, signer) if direct else _submit(settings, intent, wait=True)
     _settled(ledger, intent, outcome, as_json=as_json)
 
@@ -196,12 +198,12 @@ def cancel(
     if ledger.chain.is_nonce_used(owner, nonce):
         raise UserError(f"nonce {nonce} of {name} was already used or cancelled", hint="there is nothing to cancel")
     if direct:
-        receipt = ledger.chain.cancel(unlock(ledger, name, passphrase_fd), nonce)
+        receipt = ledger.chain.cancel(unlock(ledger, name, passphrase_fd, yes=yes), nonce)
         outcome = {"state": "settled", "transaction": receipt.transaction, "block": receipt.block}
     else:
         deadline = max(int(time.time()), ledger.chain.head().timestamp) + DAY_S
         struct = Transfer(owner, owner, 0, 0, nonce, deadline)
-        intent, _ = _sign(ledger, ledger.chain.domain, struct, name, passphrase_fd, yes=yes)
+        intent = _sign(ledger.chain.domain, struct, unlock(ledger, name, passphrase_fd, yes=yes))
         outcome = _submit(settings, intent, wait=True)
     if as_json:
         print_json({"owner": owner, "nonce": str(nonce), **outcome})
@@ -213,18 +215,9 @@ for command in (class_, mint, list_, show, history):
     asset.add_command(command)
 
 
-def _sign(
-    ledger: Ledger, domain: Domain, struct: Transfer, name: str, descriptor: int | None, *, yes: bool
-) -> tuple[SignedIntent, Signer]:
-    """Show in a sentence what is to be signed, ask, and sign it. Raises click's Abort where the answer is no."""
-    sentence = intents.sentence(struct, names=ledger.people(), items=ledger.items())
-    click.echo(f"{name} signs: {sentence}", err=True)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UserError("nobody is there to agree to this", hint="say --yes")
-        click.confirm("Sign this?", abort=True, err=True)
-    signer = unlock(ledger, name, descriptor)
-    return SignedIntent(domain, struct, signer.sign_typed(domain, struct), digest(domain, struct)), signer
+def _sign(domain: Domain, struct: Transfer, signer: Signer) -> SignedIntent:
+    """Sign a struct into an intent. Raises as the signer does."""
+    return SignedIntent(domain, struct, signer.sign_typed(domain, struct), digest(domain, struct))
 
 
 def _sentence(ledger: Ledger, intent: SignedIntent) -> str:

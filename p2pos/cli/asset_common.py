@@ -1,4 +1,4 @@
-"""What the asset commands share: options, reading of files and amounts, opening of wallets."""
+"""What the asset commands share: options, reading of files and amounts."""
 
 import sys
 from collections.abc import Callable
@@ -7,10 +7,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from p2pos.cli.names import Ledger
-from p2pos.cli.wallet import get_passphrase
 from p2pos.errors import UserError
-from p2pos.ledger.signer import Signer
 from p2pos.ledger.typed_data import MAX_UINT256, unsigned
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -23,12 +20,6 @@ def wallet_option(what: str) -> Decorator:
     """`--wallet NAME`, required."""
     option: Decorator = click.option("--wallet", "name", required=True, help=what)
     return option
-
-
-def unlock(ledger: Ledger, name: str, descriptor: int | None) -> Signer:
-    """Open a wallet. Raises UserError."""
-    ledger.wallets.address(name)  # an unknown name is said before a passphrase is asked for
-    return ledger.wallets.unlock(name, get_passphrase(ledger.settings, descriptor, f"wallet {name}"))
 
 
 def read_amount(text: str) -> int:

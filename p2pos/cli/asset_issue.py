@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from p2pos.assets.descriptor import MAX_BYTES, Descriptor
-from p2pos.cli.asset_common import amount_option, read_amount, read_file, to_option, unlock, wallet_option
+from p2pos.cli.asset_common import amount_option, read_amount, read_file, to_option, wallet_option
 from p2pos.cli.names import Ledger, short
 from p2pos.cli.options import json_option, print_json, with_settings
+from p2pos.cli.signing import unlock, yes_option
 from p2pos.cli.wallet import fd_option
 from p2pos.config import Settings
 from p2pos.content import cid
@@ -35,6 +36,7 @@ def class_() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="A JSON file with the whole descriptor, in place of NAME and the options above.",
 )
+@yes_option
 @fd_option
 @json_option
 @with_settings("rpc_url", "contract", "passphrase_file")
@@ -47,6 +49,7 @@ def class_new(
     description: str,
     attributes: tuple[str, ...],
     file: Path | None,
+    yes: bool,
     passphrase_fd: int | None,
     as_json: bool,
 ) -> None:
@@ -62,7 +65,7 @@ def class_new(
         descriptor = Descriptor.make(name=title, kind=kind, description=description, attributes=pairs)
     data = descriptor.canonical()
     chain = ledger.chain
-    signer = unlock(ledger, name, passphrase_fd)
+    signer = unlock(ledger, name, passphrase_fd, yes=yes)
     ledger.store.put(data)
     id_ = chain.create_class(signer, secrets.token_bytes(32), most, descriptor.digest())
     ledger.indexer.sync()
@@ -79,18 +82,19 @@ def class_new(
 @to_option
 @amount_option
 @wallet_option("The issuer; pays the gas.")
+@yes_option
 @fd_option
 @json_option
 @with_settings("rpc_url", "contract", "passphrase_file")
 def mint(
-    settings: Settings, item: str, to: str, amount: str, name: str, passphrase_fd: int | None, as_json: bool
+    settings: Settings, item: str, to: str, amount: str, name: str, yes: bool, passphrase_fd: int | None, as_json: bool
 ) -> None:
     """Make items of a class."""
     ledger = Ledger(settings)
     count, target = read_amount(amount), ledger.who(to)
     ledger.indexer.sync()
     id_ = ledger.class_id(item)
-    receipt = ledger.chain.mint(unlock(ledger, name, passphrase_fd), target, id_, count)
+    receipt = ledger.chain.mint(unlock(ledger, name, passphrase_fd, yes=yes), target, id_, count)
     balance = ledger.chain.balance(target, id_)
     if as_json:
         print_json(

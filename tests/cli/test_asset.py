@@ -45,8 +45,9 @@ def home(ground, relayer, where, capsys) -> Home:
         )
         for name in ("operator", "alice", "bob"):
             made.wallet(name)
-        made.json("asset", "class", "new", NAME, "--wallet", "operator", "--attribute", "light=3", "--cap", "1000")
-        made.json("asset", "mint", NAME, "--to", "alice", "--amount", "500", "--wallet", "operator")
+        options = ("--wallet", "operator", "--yes")
+        made.json("asset", "class", "new", NAME, *options, "--attribute", "light=3", "--cap", "1000")
+        made.json("asset", "mint", NAME, "--to", "alice", "--amount", "500", *options)
     return made
 
 
@@ -101,8 +102,19 @@ def test_replay_and_tampering(home, tmp_path):
 def test_submitting_directly(home, tmp_path):
     """Without a relayer, any wallet with coin carries an intent out; a second time the contract's word is passed on."""
     file = give(home, tmp_path)
-    assert home.json("asset", "submit", file, "--direct", "--wallet", "operator")["state"] == "settled"
-    assert "was already used or cancelled" in home.fails(2, "asset", "submit", file, "--direct", "--wallet", "operator")
+    command = ("asset", "submit", file, "--direct", "--wallet", "operator", "--yes")
+    assert home.json(*command)["state"] == "settled"
+    assert "was already used or cancelled" in home.fails(2, *command)
+
+
+def test_a_transaction_is_shown_before_it_is_signed(home, tmp_path):
+    """Who pays is told what for and the most it can cost; without an answer or --yes nothing is signed."""
+    command = ("asset", "submit", give(home, tmp_path), "--direct", "--wallet", "operator")
+    assert "say --yes" in home.fails(2, *command)
+    assert f"operator pays for what others signed: alice gives bob 1 × {NAME}; " in home.err
+    assert "; the fee is at most 0.0" in home.err
+    home.json(*command, "--yes")
+    assert "the fee is at most 0.0" in home.err
 
 
 def test_send(home):
@@ -160,8 +172,8 @@ def test_views_for_people(home):
         (("list", "--contract", "0x12"), "is not an address"),
         (("submit", "/nowhere"), "No such file"),
         (("submit", "-", "--direct"), "go together"),
-        (("class", "new", "--wallet", "operator"), "give either NAME or"),
-        (("class", "new", " x", "--wallet", "operator"), "begins or ends with a blank"),
+        (("class", "new", "--wallet", "operator", "--yes"), "give either NAME or"),
+        (("class", "new", " x", "--wallet", "operator", "--yes"), "begins or ends with a blank"),
     ],
 )
 def test_bad_input(home, arguments, line):
@@ -196,7 +208,7 @@ def test_nobody_agreed(home, tmp_path):
 
 def test_only_the_issuer_mints(home):
     """The contract's refusal is passed on in words, with exit code 1."""
-    line = home.fails(1, "asset", "mint", NAME, "--to", "bob", "--amount", "501", "--wallet", "operator")
+    line = home.fails(1, "asset", "mint", NAME, "--to", "bob", "--amount", "501", "--wallet", "operator", "--yes")
     assert "is capped at 1000" in line
     assert line.endswith("mint fewer")
 
@@ -205,5 +217,5 @@ def test_a_class_from_a_file(home, tmp_path):
     """A whole descriptor can come from a file; its CID is what stands on chain."""
     file = tmp_path / "coin.json"
     file.write_text(json.dumps({"name": "Copper", "kind": "currency"}))
-    made = home.json("asset", "class", "new", "--descriptor", str(file), "--wallet", "operator")
+    made = home.json("asset", "class", "new", "--descriptor", str(file), "--wallet", "operator", "--yes")
     assert home.json("asset", "show", "Copper")["cid"] == made["cid"]

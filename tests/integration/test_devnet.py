@@ -136,8 +136,8 @@ def test_a_killed_chain_comes_back(three: Path) -> None:
     assert len(outlive(chain, 0.0)) == len(chain) - 2  # the chain's process and its anvil
     devnet("start", "chain", home=three)
     assert status(three)["block"] >= height - 1  # what was mined in the last second may be gone, and is empty
-    p2pos("asset", "class", "new", "Key", "--wallet", "operator", home=three)
-    p2pos("asset", "mint", "Key", "--to", "alice", "--wallet", "operator", home=three)
+    p2pos("asset", "class", "new", "Key", "--wallet", "operator", "--yes", home=three)
+    p2pos("asset", "mint", "Key", "--to", "alice", "--wallet", "operator", "--yes", home=three)
     p2pos("asset", "send", "Key", "--to", "bob", "--wallet", "alice", "--yes", home=three)
     assert "Key" in p2pos("asset", "list", "bob", home=three).stdout
 
@@ -166,8 +166,8 @@ def test_down_leaves_nothing_and_up_resumes(tmp_path: Path, model: Path) -> None
     """After `down` no process, port or lock is left; `up` finds chain, contract, wallets, items and peers again."""
     home = tmp_path / "net"
     with up(home, model, "--nodes", "1") as record:
-        p2pos("asset", "class", "new", "Key", "--wallet", "operator", home=home)
-        p2pos("asset", "mint", "Key", "--to", "alice", "--wallet", "operator", home=home)
+        p2pos("asset", "class", "new", "Key", "--wallet", "operator", "--yes", home=home)
+        p2pos("asset", "mint", "Key", "--to", "alice", "--wallet", "operator", "--yes", home=home)
         before, held = status(home), p2pos("asset", "list", "--json", home=home).stdout
         alive, ports = family(record), dict(record.ports)
     nothing_is_left(home, alive, ports)
@@ -280,7 +280,7 @@ def test_a_chain_that_is_already_there(tmp_path: Path, model: Path, foreign: str
         seen = status(home)
         assert [each["name"] for each in seen["processes"]] == ["relayer", "node-1"]
         assert (seen["chain_id"], seen["rpc_url"]) == (84532, foreign)
-        p2pos("asset", "class", "new", "Key", "--wallet", "operator", home=home)
-        p2pos("asset", "mint", "Key", "--to", "alice", "--wallet", "operator", home=home)
+        p2pos("asset", "class", "new", "Key", "--wallet", "operator", "--yes", home=home)
+        p2pos("asset", "mint", "Key", "--to", "alice", "--wallet", "operator", "--yes", home=home)
         p2pos("asset", "send", "Key", "--to", "bob", "--wallet", "alice", "--yes", home=home)
         assert "Key" in p2pos("asset", "list", "bob", home=home).stdout
