@@ -1,78 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {ERC1155} from "@openzeppelin/contracts/token/ERC1155/ERC1155.sol";
-import {Bytes} from "@openzeppelin/contracts/utils/Bytes.sol";
-import {Strings} from "@openzeppelin/contracts/utils/Strings.sol";
+import {ERC1155Utils} from "@openzeppelin/contracts/token/ERC1155/utils/ERC1155Utils.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
+import {Intents} from "./Intents.sol";
+import {Worlds} from "./Worlds.sol";
 
 /// @title Items that belong to a wallet and travel between worlds
 /// @notice An ERC-1155 ledger whose holders act by signature: they sign, anyone submits and pays the gas.
 ///
-/// A class is what its issuer made it when it was created: its cap and its descriptor never change. A cap of 1 makes
-/// its item unique; a class without a cap serves as a currency.
+/// A class is what its issuer made it when it was created: its cap, its terms, and who may ever give it a new descriptor
+/// never change. A cap of 1 makes its item unique; a class without a cap serves as a currency.
 ///
 /// Nobody owns this contract: it has no administrator, no pause and no upgrade. Whoever holds an item moves it, by a
-/// call of the ERC-1155 standard or by a signed {Transfer}; whoever issued a class mints it within its cap.
+/// call of the ERC-1155 standard or by a signature; whoever issued a class mints it within its cap.
 ///
 /// @dev Every state change precedes the only calls into foreign code that can write: the receiver hooks of ERC-1155.
 /// (ERC-1271 wallets are asked by STATICCALL.) So a hook that re-enters finds the ledger settled.
-contract Assets is ERC1155, EIP712 {
-    using Bytes for bytes;
-
-    // ------------------------------------------------------------------------------------------------ what is signed
-
-    /// @notice What a holder signs to move an item.
-    struct Transfer {
-        /// @notice whose item it is, and who signs
-        address from;
-        /// @notice who gets it; never the zero address
-        address to;
-        /// @notice the class
-        uint256 id;
-        /// @notice how many units
-        uint256 amount;
-        /// @notice any number that `from` has not used: the order doesn't matter, each is good once
-        uint256 nonce;
-        /// @notice the last moment at which it may be submitted, in seconds of Unix time
-        uint256 deadline;
-    }
-
-    /// @notice What a holder signs to carry an item into a world: the item stays in the wallet but can't move.
-    struct Lock {
-        /// @notice whose item it is, and who signs
-        address owner;
-        /// @notice the account of the world, which may release the item early
-        address world;
-        /// @notice the class
-        uint256 id;
-        /// @notice how many units; more than zero
-        uint256 amount;
-        /// @notice when anyone may release the item, in seconds of Unix time
-        uint64 until;
-        /// @notice any number that `owner` has not used, in the same space as a transfer's
-        uint256 nonce;
-        /// @notice the last moment at which it may be submitted, in seconds of Unix time
-        uint256 deadline;
-    }
-
-    // ----------------------------------------------------------------------------------------------------- constants
-
-    /// @notice EIP-712 type hash of {Transfer}.
-    bytes32 public constant TRANSFER_TYPEHASH =
-        keccak256("Transfer(address from,address to,uint256 id,uint256 amount,uint256 nonce,uint256 deadline)");
-
-    /// @notice EIP-712 type hash of {Lock}.
-    bytes32 public constant LOCK_TYPEHASH = keccak256(
-        "Lock(address owner,address world,uint256 id,uint256 amount,uint64 until,uint256 nonce,uint256 deadline)"
-    );
-
-    /// @notice The longest that a lock may last, in seconds. A world that vanishes can't release what was carried into
-    /// it, so this is the longest that its end can hold an item. A week covers a visit of any length that people make
-    /// in one go; who stays longer signs again.
-    uint64 public constant MAX_LOCK_SECONDS = 7 days;
+///
+/// {Holdings}: who has what. {Classes}: what there is. {Intents}: what can be signed. {Worlds}: locks and spends. Here:
+/// movement by signature, alone, in swaps and in batches.
+contract Assets is Worlds {
+    /// @notice The most items of a batch transfer, or of one side of a swap: a signature that nobody can read through, or
+    /// whose gas no block has, is no use.
+    uint256 public constant MAX_ITEMS = 32;
 
     /// @notice The least gas that a batch must grant each intent, so that no relayer can make one fail by granting too
     /// little: a third more than a transfer between plain accounts takes where every storage slot is cold and new, which
@@ -84,152 +36,122 @@ contract Assets is ERC1155, EIP712 {
     uint256 private constant CALL_OVERHEAD_GAS = 1_000;
 
     /// @dev Bytes of an intent's revert data that {IntentFailed} carries. The longest error here or in OpenZeppelin's
-    /// ERC-1155 has 132 (a selector and four words); a receiver may return a megabyte, and the relayer would pay.
+    /// has 132 (a selector and four words); a receiver may return a megabyte, and the relayer would pay.
     uint256 private constant MAX_REASON_BYTES = 256;
-
-    /// @dev Multibase and CIDv1 prefix in base 16: `f`, version 01, codec raw 55, sha2-256 12, 32 bytes 20.
-    string private constant CID_PREFIX = "ipfs://f01551220";
-
-    // --------------------------------------------------------------------------------------------------------- state
-
-    /// @dev A class of items. `cap` and `supply` share one storage slot.
-    struct Class {
-        address issuer;
-        uint128 cap;
-        uint128 supply;
-        bytes32 digest;
-    }
-
-    /// @dev A lock in force, in one storage slot. A supply never passes 2**128 - 1, so no locked amount does.
-    struct Hold {
-        uint128 amount;
-        uint64 until;
-    }
-
-    mapping(uint256 id => Class) private _classes;
-
-    /// @dev Bit `nonce & 255` of word `nonce >> 8` is set once the nonce is used or cancelled.
-    mapping(address owner => mapping(uint248 word => uint256 bits)) private _nonces;
-
-    mapping(address owner => mapping(uint256 id => uint256 amount)) private _locked;
-
-    mapping(address owner => mapping(uint256 id => mapping(address world => Hold))) private _holds;
-
-    // -------------------------------------------------------------------------------------------------------- events
-
-    /// @notice A class exists from now on.
-    event ClassCreated(uint256 indexed id, address indexed issuer, uint128 cap, bytes32 digest);
-
-    /// @notice A signed intent with this nonce took effect.
-    event NonceUsed(address indexed owner, uint256 indexed nonce);
-
-    /// @notice The owner made this nonce worthless: what was signed with it will never take effect.
-    event NonceCancelled(address indexed owner, uint256 indexed nonce);
 
     /// @notice An intent of a batch changed nothing, and its nonce is as it was. Not a final verdict: anyone may submit
     /// any bytes in anyone's name, so only {isNonceUsed} and the deadline say whether an intent is over.
     /// @param reason the first 256 bytes of its revert data; empty where it ran out of gas.
     event IntentFailed(address indexed from, uint256 indexed nonce, bytes reason);
 
-    /// @notice `amount` units stay in the owner's wallet, unable to move, until released.
-    event Locked(address indexed owner, address indexed world, uint256 indexed id, uint256 amount, uint64 until);
+    /// @notice A call of a batch of calls changed nothing. No final verdict either.
+    /// @param index its position in the batch.
+    /// @param reason as in {IntentFailed}.
+    event CallFailed(uint256 indexed index, bytes reason);
 
-    /// @notice `amount` units may move again.
-    event Unlocked(address indexed owner, address indexed world, uint256 indexed id, uint256 amount);
+    /// @notice Two holders exchanged items. What they gave follows.
+    event Swapped(address indexed first, address indexed second, uint256 firstNonce, uint256 secondNonce);
 
-    // -------------------------------------------------------------------------------------------------------- errors
-
-    /// @notice The issuer already made a class with this salt.
-    error ClassExists(uint256 id);
-    /// @notice No class has this id.
-    error UnknownClass(uint256 id);
-    /// @notice Only the issuer of a class mints it.
-    error NotIssuer(uint256 id, address caller);
-    /// @notice The supply would be `wanted`, above `cap` (2**128 - 1 for a class without one).
-    error CapExceeded(uint256 id, uint128 cap, uint256 wanted);
-    /// @notice The intent was good until `deadline`.
-    error IntentExpired(uint256 deadline);
-    /// @notice The nonce was used or cancelled.
-    error NonceAlreadyUsed(address owner, uint256 nonce);
-    /// @notice The signature is not by `signer` over this intent for this contract on this chain.
-    error BadSignature(address signer);
-    /// @notice Only `free` units of the owner's are not locked.
-    error ItemLocked(address owner, uint256 id, uint256 free);
-    /// @notice A lock needs more than zero units and a world.
-    error EmptyLock(address world, uint256 amount);
-    /// @notice The end of a lock must lie after now and no later than `latest`.
-    error LockTimeOutOfRange(uint64 until, uint256 latest);
-    /// @notice The owner's item is already locked for this world: release it first.
-    error AlreadyLocked(address owner, address world, uint256 id);
-    /// @notice Nothing of the owner's is locked for this world.
-    error NotLocked(address owner, address world, uint256 id);
-    /// @notice Before `until` only the world may release it.
-    error StillLocked(address owner, address world, uint256 id, uint64 until);
     /// @notice Each intent of a batch needs its signature.
     error LengthMismatch(uint256 intents, uint256 signatures);
     /// @notice A batch must grant each intent at least `least` gas.
     error GasPerIntentTooLow(uint256 gasPerIntent, uint256 least);
     /// @notice The transaction has too little gas left to grant an intent what the batch promises.
     error NotEnoughGas(uint256 left, uint256 needed);
+    /// @notice A batch of calls holds calls of the functions ending in WithSignature(s), and no others.
+    error NotRelayable(bytes4 selector);
+    /// @notice A swap in which nobody gives anything, or somebody swaps with themselves.
+    error EmptySwap();
+    /// @notice A batch transfer or a side of a swap has more than `most` items.
+    error TooManyItems(uint256 items, uint256 most);
 
     /// @dev The EIP-712 domain is (p2pos, 1, this chain, this contract).
-    constructor() ERC1155("") EIP712("p2pos", "1") {}
+    constructor() EIP712("p2pos", "1") {}
 
-    // ------------------------------------------------------------------------------------------------------- classes
-
-    /// @notice Make a class of items of which the caller is the issuer, for good.
-    /// @param salt the issuer's choice; with the issuer's address it gives the id, which is thus known beforehand.
-    /// @param cap the most units that may ever exist; 0 for no cap.
-    /// @param digest sha2-256 of the canonical JSON that describes the class.
-    /// @return id keccak256(abi.encode(issuer, salt)).
-    function createClass(bytes32 salt, uint128 cap, bytes32 digest) external returns (uint256 id) {
-        id = uint256(keccak256(abi.encode(msg.sender, salt)));
-        Class storage class = _classes[id];
-        if (class.issuer != address(0)) revert ClassExists(id);
-        class.issuer = msg.sender;
-        class.cap = cap;
-        class.digest = digest;
-        emit ClassCreated(id, msg.sender, cap, digest);
-    }
-
-    /// @notice Make `amount` new units for `to`. Only the issuer may, within the cap.
-    /// @dev A receiver that is a contract must accept them by its ERC-1155 hook, which runs last.
-    function mint(address to, uint256 id, uint256 amount) external {
-        Class storage class = _classes[id];
-        address issuer = class.issuer;
-        if (issuer == address(0)) revert UnknownClass(id);
-        if (issuer != msg.sender) revert NotIssuer(id, msg.sender);
-        uint128 limit = class.cap == 0 ? type(uint128).max : class.cap;
-        uint256 wanted = Math.saturatingAdd(class.supply, amount);
-        if (wanted > limit) revert CapExceeded(id, limit, wanted);
-        // forge-lint: disable-next-line(unsafe-typecast) wanted <= limit, which is a uint128
-        class.supply = uint128(wanted);
-        _mint(to, id, amount, "");
-    }
-
-    /// @notice What a class is; all zero where there is none.
-    function classOf(uint256 id) external view returns (address issuer, uint128 cap, uint128 supply, bytes32 digest) {
-        Class storage class = _classes[id];
-        return (class.issuer, class.cap, class.supply, class.digest);
-    }
-
-    /// @notice Where the class's descriptor lies: its digest as an IPFS address (CIDv1, raw, base 16).
-    function uri(uint256 id) public view override returns (string memory) {
-        Class storage class = _classes[id];
-        if (class.issuer == address(0)) revert UnknownClass(id);
-        bytes memory hexadecimal = bytes(Strings.toHexString(uint256(class.digest), 32));
-        return string.concat(CID_PREFIX, string(hexadecimal.slice(2)));
-    }
-
-    // ------------------------------------------------------------------------------------------------------- intents
+    // -------------------------------------------------------------------------------------------------------- alone
 
     /// @notice Carry out a transfer that its holder signed. Anyone may.
     /// @param signature 65 bytes by the key of `intent.from`, or whatever its contract accepts by ERC-1271.
     /// @dev {relay} calls it too, by DELEGATECALL, so that the operator named in events and hooks is the relayer.
     function transferWithSignature(Transfer calldata intent, bytes calldata signature) external {
-        _useIntent(intent.from, intent.nonce, intent.deadline, hashTransfer(intent), signature);
-        _safeTransferFrom(intent.from, intent.to, intent.id, intent.amount, "");
+        (address from, address to, uint256 id, uint256 amount) = (intent.from, intent.to, intent.id, intent.amount);
+        _useIntent(from, intent.nonce, intent.deadline, hashTransfer(intent), signature);
+        _move(from, to, id, amount);
+        ERC1155Utils.checkOnERC1155Received(msg.sender, from, to, id, amount, "");
     }
+
+    /// @notice Carry out a transfer of several classes that their holder signed: all or nothing. Anyone may.
+    /// @param signature as for {transferWithSignature}.
+    function batchTransferWithSignature(BatchTransfer calldata intent, bytes calldata signature) external {
+        (uint256[] calldata ids, uint256[] calldata amounts) = (intent.ids, intent.amounts);
+        _checkCount(ids.length);
+        _checkLengths(ids, amounts);
+        _useIntent(intent.from, intent.nonce, intent.deadline, hashBatchTransfer(intent), signature);
+        _moveMany(intent.from, intent.to, ids, amounts, "");
+    }
+
+    // -------------------------------------------------------------------------------------------------------- swaps
+
+    /// @notice Exchange items between two holders who both signed: all or nothing. Anyone may.
+    /// @param firstSignature by `intent.first`, as for {transferWithSignature}.
+    /// @param secondSignature by `intent.second`, likewise.
+    /// @dev The first gives before the second does; the receivers that are contracts are asked after both did.
+    function swapWithSignatures(Swap calldata intent, bytes calldata firstSignature, bytes calldata secondSignature)
+        external
+    {
+        (address first, address second) = (intent.first, intent.second);
+        (Item[] calldata firstGives, Item[] calldata secondGives) = (intent.firstGives, intent.secondGives);
+        if (first == second || firstGives.length + secondGives.length == 0) revert EmptySwap();
+        _checkCount(firstGives.length);
+        _checkCount(secondGives.length);
+        bytes32 hash = hashSwap(intent);
+        _useIntent(first, intent.firstNonce, intent.deadline, hash, firstSignature);
+        _useIntent(second, intent.secondNonce, intent.deadline, hash, secondSignature);
+        emit Swapped(first, second, intent.firstNonce, intent.secondNonce);
+        _hand(first, second, firstGives);
+        _hand(second, first, secondGives);
+        _ask(first, second, firstGives);
+        _ask(second, first, secondGives);
+    }
+
+    /// @dev Move one side's items and say so.
+    function _hand(address from, address to, Item[] calldata items) private {
+        if (items.length == 0) return;
+        if (items.length == 1) {
+            _move(from, to, items[0].id, items[0].amount);
+            return;
+        }
+        for (uint256 i = 0; i < items.length; ++i) {
+            _take(from, items[i].id, items[i].amount);
+            _give(to, items[i].id, items[i].amount);
+        }
+        (uint256[] memory ids, uint256[] memory amounts) = _columns(items);
+        emit TransferBatch(msg.sender, from, to, ids, amounts);
+    }
+
+    /// @dev Ask a receiver that is a contract whether it takes one side's items.
+    function _ask(address from, address to, Item[] calldata items) private {
+        if (items.length == 0 || to.code.length == 0) return;
+        if (items.length == 1) {
+            ERC1155Utils.checkOnERC1155Received(msg.sender, from, to, items[0].id, items[0].amount, "");
+            return;
+        }
+        (uint256[] memory ids, uint256[] memory amounts) = _columns(items);
+        ERC1155Utils.checkOnERC1155BatchReceived(msg.sender, from, to, ids, amounts, "");
+    }
+
+    function _columns(Item[] calldata items) private pure returns (uint256[] memory ids, uint256[] memory amounts) {
+        (ids, amounts) = (new uint256[](items.length), new uint256[](items.length));
+        for (uint256 i = 0; i < items.length; ++i) {
+            (ids[i], amounts[i]) = (items[i].id, items[i].amount);
+        }
+    }
+
+    function _checkCount(uint256 items) private pure {
+        if (items > MAX_ITEMS) revert TooManyItems(items, MAX_ITEMS);
+    }
+
+    // ------------------------------------------------------------------------------------------------------- batches
 
     /// @notice Carry out many signed transfers, skipping and reporting those that fail. Anyone may.
     /// @param intents the transfers, carried out in this order.
@@ -244,149 +166,92 @@ contract Assets is ERC1155, EIP712 {
         returns (uint256 succeeded)
     {
         if (intents.length != signatures.length) revert LengthMismatch(intents.length, signatures.length);
-        if (gasPerIntent < MIN_GAS_PER_INTENT) revert GasPerIntentTooLow(gasPerIntent, MIN_GAS_PER_INTENT);
-        // EIP-150: a call gets at most 63/64 of what is left.
-        uint256 needed = Math.saturatingAdd(gasPerIntent, gasPerIntent / 63 + CALL_OVERHEAD_GAS);
+        uint256 needed = _needed(gasPerIntent);
         for (uint256 i = 0; i < intents.length; ++i) {
-            bytes memory call = abi.encodeCall(this.transferWithSignature, (intents[i], signatures[i]));
-            if (gasleft() < needed) revert NotEnoughGas(gasleft(), needed);
-            (bool success, bytes memory reason) = _callSelf(call, gasPerIntent);
-            if (success) ++succeeded;
-            else emit IntentFailed(intents[i].from, intents[i].nonce, reason);
+            Transfer calldata intent = intents[i];
+            (uint256 data, uint256 size) = _transferCall(intent, signatures[i]);
+            if (_callSelf(data, size, gasPerIntent, needed)) ++succeeded;
+            else emit IntentFailed(intent.from, intent.nonce, _reason());
         }
     }
 
-    /// @notice Make one of the caller's nonces worthless, and with it whatever was signed with it.
-    /// @dev Who has no gas signs a transfer of 0 units to themselves with that nonce, for any relayer to submit.
-    function cancel(uint256 nonce) external {
-        _useNonce(msg.sender, nonce);
-        emit NonceCancelled(msg.sender, nonce);
-    }
-
-    /// @notice Whether the nonce was used or cancelled.
-    function isNonceUsed(address owner, uint256 nonce) external view returns (bool) {
-        (uint248 word, uint256 bit) = _nonceBit(nonce);
-        return _nonces[owner][word] & bit != 0;
-    }
-
-    /// @notice The 32 bytes that `intent.from` signs.
-    function hashTransfer(Transfer calldata intent) public view returns (bytes32) {
-        return _hashTypedDataV4(
-            keccak256(
-                abi.encode(
-                    TRANSFER_TYPEHASH, intent.from, intent.to, intent.id, intent.amount, intent.nonce, intent.deadline
-                )
-            )
-        );
-    }
-
-    // --------------------------------------------------------------------------------------------------------- locks
-
-    /// @notice Lock an item for a world as its holder signed. Anyone may submit it.
-    /// @param signature as for {transferWithSignature}.
-    function lockWithSignature(Lock calldata intent, bytes calldata signature) external {
-        (address owner, address world, uint256 id) = (intent.owner, intent.world, intent.id);
-        (uint256 amount, uint64 until) = (intent.amount, intent.until);
-        _useIntent(owner, intent.nonce, intent.deadline, hashLock(intent), signature);
-        if (world == address(0) || amount == 0) revert EmptyLock(world, amount);
-        uint256 latest = block.timestamp + MAX_LOCK_SECONDS;
-        if (until <= block.timestamp || until > latest) revert LockTimeOutOfRange(until, latest);
-        Hold storage hold = _holds[owner][id][world];
-        if (hold.amount != 0) revert AlreadyLocked(owner, world, id);
-        uint256 balance = balanceOf(owner, id);
-        uint256 locked = _locked[owner][id];
-        if (amount > balance) revert ERC1155InsufficientBalance(owner, balance, amount, id);
-        if (amount > balance - locked) revert ItemLocked(owner, id, balance - locked);
-        // forge-lint: disable-next-line(unsafe-typecast) amount <= balance <= the class's supply, a uint128
-        (hold.amount, hold.until) = (uint128(amount), until);
-        _locked[owner][id] = locked + amount;
-        emit Locked(owner, world, id, amount, until);
-    }
-
-    /// @notice Release what is locked for a world: the world at any time, anyone once its time is over.
-    function unlock(address owner, address world, uint256 id) external {
-        Hold memory hold = _holds[owner][id][world];
-        if (hold.amount == 0) revert NotLocked(owner, world, id);
-        if (msg.sender != world && block.timestamp < hold.until) {
-            revert StillLocked(owner, world, id, hold.until);
-        }
-        delete _holds[owner][id][world];
-        _locked[owner][id] -= hold.amount;
-        emit Unlocked(owner, world, id, hold.amount);
-    }
-
-    /// @notice How many of the owner's units can't move.
-    function lockedOf(address owner, uint256 id) external view returns (uint256) {
-        return _locked[owner][id];
-    }
-
-    /// @notice What is locked for one world, and until when anyone else has to wait; zeros where nothing is.
-    function lockOf(address owner, uint256 id, address world) external view returns (uint256 amount, uint64 until) {
-        Hold storage hold = _holds[owner][id][world];
-        return (hold.amount, hold.until);
-    }
-
-    /// @notice The 32 bytes that `intent.owner` signs.
-    function hashLock(Lock calldata intent) public view returns (bytes32) {
-        return _hashTypedDataV4(
-            keccak256(
-                abi.encode(
-                    LOCK_TYPEHASH,
-                    intent.owner,
-                    intent.world,
-                    intent.id,
-                    intent.amount,
-                    intent.until,
-                    intent.nonce,
-                    intent.deadline
-                )
-            )
-        );
-    }
-
-    // ------------------------------------------------------------------------------------------------------ internal
-
-    /// @dev Every movement passes here, whoever asked for it. The check comes after the balances changed, so that a
-    /// batch that names one class twice can't take more than is free.
-    function _update(address from, address to, uint256[] memory ids, uint256[] memory values) internal override {
-        super._update(from, to, ids, values);
-        if (from == address(0)) return;
-        for (uint256 i = 0; i < ids.length; ++i) {
-            uint256 locked = _locked[from][ids[i]];
-            if (locked == 0) continue;
-            uint256 left = balanceOf(from, ids[i]);
-            if (left < locked) revert ItemLocked(from, ids[i], Math.saturatingSub(left + values[i], locked));
+    /// @notice Carry out many signed intents of any kind, skipping and reporting those that fail. Anyone may.
+    /// @param calls each the calldata of one of the six functions ending in WithSignature(s), carried out in this order.
+    /// @param gasPerCall the most gas that one call may take; at least {MIN_GAS_PER_INTENT}. That covers what plain
+    /// accounts sign about one class; batch transfers and swaps may take more (docs/contract.md).
+    /// @return succeeded how many took effect.
+    /// @dev As {relay} it reverts as a whole rather than grant less than promised.
+    function relayCalls(bytes[] calldata calls, uint256 gasPerCall) external returns (uint256 succeeded) {
+        uint256 needed = _needed(gasPerCall);
+        for (uint256 i = 0; i < calls.length; ++i) {
+            bytes calldata call = calls[i];
+            bytes4 selector = bytes4(call);
+            if (!_isRelayable(selector)) {
+                emit CallFailed(i, abi.encodeWithSelector(NotRelayable.selector, selector));
+                continue;
+            }
+            (uint256 data, uint256 size) = _copied(call);
+            if (_callSelf(data, size, gasPerCall, needed)) ++succeeded;
+            else emit CallFailed(i, _reason());
         }
     }
 
-    /// @dev An intent is good once, in time, and only by its signer's will.
-    function _useIntent(address signer, uint256 nonce, uint256 deadline, bytes32 hash, bytes calldata signature)
+    function _isRelayable(bytes4 selector) private pure returns (bool) {
+        return selector == this.transferWithSignature.selector || selector == this.batchTransferWithSignature.selector
+            || selector == this.lockWithSignature.selector || selector == this.unlockWithSignature.selector
+            || selector == this.allowSpendWithSignature.selector || selector == this.swapWithSignatures.selector;
+    }
+
+    /// @dev What must be left before a call that is granted `gasPerCall`: by EIP-150 a call gets at most 63/64 of it.
+    function _needed(uint256 gasPerCall) private pure returns (uint256) {
+        if (gasPerCall < MIN_GAS_PER_INTENT) revert GasPerIntentTooLow(gasPerCall, MIN_GAS_PER_INTENT);
+        return Math.saturatingAdd(gasPerCall, gasPerCall / 63 + CALL_OVERHEAD_GAS);
+    }
+
+    /// @dev The call that carries out one transfer, written to free memory, which stays free: the next one overwrites it,
+    /// so that memory doesn't grow with the batch.
+    /// @return data where it begins.
+    /// @return size how many bytes it has.
+    function _transferCall(Transfer calldata intent, bytes calldata signature)
         private
+        pure
+        returns (uint256 data, uint256 size)
     {
-        if (block.timestamp > deadline) revert IntentExpired(deadline);
-        _useNonce(signer, nonce);
-        if (!SignatureChecker.isValidSignatureNowCalldata(signer, hash, signature)) revert BadSignature(signer);
-        emit NonceUsed(signer, nonce);
+        bytes4 selector = this.transferWithSignature.selector;
+        assembly ("memory-safe") {
+            data := mload(0x40)
+            mstore(data, selector)
+            // the struct's six words stand in the arguments as they do in the array
+            calldatacopy(add(data, 0x04), intent, 0xc0)
+            // where the signature begins, counted from the first argument: after the struct and this word
+            mstore(add(data, 0xc4), 0xe0)
+            mstore(add(data, 0xe4), signature.length)
+            calldatacopy(add(data, 0x104), signature.offset, signature.length)
+            size := add(0x104, signature.length)
+        }
     }
 
-    function _useNonce(address owner, uint256 nonce) private {
-        (uint248 word, uint256 bit) = _nonceBit(nonce);
-        uint256 bits = _nonces[owner][word];
-        if (bits & bit != 0) revert NonceAlreadyUsed(owner, nonce);
-        _nonces[owner][word] = bits | bit;
+    /// @dev A call out of calldata, written to free memory, which stays free.
+    function _copied(bytes calldata call) private pure returns (uint256 data, uint256 size) {
+        assembly ("memory-safe") {
+            data := mload(0x40)
+            size := call.length
+            calldatacopy(data, call.offset, size)
+        }
     }
 
-    function _nonceBit(uint256 nonce) private pure returns (uint248 word, uint256 bit) {
-        // forge-lint: disable-next-line(unsafe-typecast) 256 - 8 bits are left after the shift
-        return (uint248(nonce >> 8), 1 << (nonce & 0xff));
+    /// @dev DELEGATECALL to this very contract with a gas limit, so that what fails takes nothing else with it.
+    function _callSelf(uint256 data, uint256 size, uint256 gasLimit, uint256 needed) private returns (bool success) {
+        if (gasleft() < needed) revert NotEnoughGas(gasleft(), needed);
+        assembly ("memory-safe") {
+            success := delegatecall(gasLimit, address(), data, size, 0x00, 0x00)
+        }
     }
 
-    /// @dev DELEGATECALL to this very contract with a gas limit, taking back only the head of what it says on failure.
-    /// Solidity's own `try` copies all of it, which the caller would pay.
-    function _callSelf(bytes memory data, uint256 gasLimit) private returns (bool success, bytes memory reason) {
+    /// @dev The head of what the last call said. Solidity's own `try` copies all of it, which the caller would pay.
+    function _reason() private pure returns (bytes memory reason) {
         uint256 most = MAX_REASON_BYTES;
         assembly ("memory-safe") {
-            success := delegatecall(gasLimit, address(), add(data, 0x20), mload(data), 0x00, 0x00)
             let size := returndatasize()
             if gt(size, most) { size := most }
             reason := mload(0x40)

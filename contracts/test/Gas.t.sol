@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {Assets} from "../src/Assets.sol";
+import {Intents} from "../src/Intents.sol";
 import {AssetsTest} from "./support/AssetsTest.sol";
 import {JointWallet} from "./support/Wallets.sol";
 
@@ -18,7 +19,7 @@ contract GasTest is AssetsTest {
     /// Classes and mints.
     function test_issue() public {
         vm.prank(issuer);
-        uint256 id = assets.createClass("salt", 1, DIGEST);
+        uint256 id = assets.createClass("salt", terms(1), DIGEST);
         measured("createClass");
         vm.prank(issuer);
         assets.mint(alice, id, 1);
@@ -28,7 +29,7 @@ contract GasTest is AssetsTest {
     /// One transfer: the first of two accounts (a new word of nonces, a new balance), then one between the same again.
     function test_single() public {
         uint256 id = given(alice, 10, 0);
-        Assets.Transfer memory intent = transferOf(alice, bob, id, 1, FIRST_NONCE);
+        Intents.Transfer memory intent = transferOf(alice, bob, id, 1, FIRST_NONCE);
         bytes memory signature = signed(ALICE_KEY, intent);
         assets.transferWithSignature(intent, signature);
         measured("transferWithSignature, first");
@@ -44,7 +45,7 @@ contract GasTest is AssetsTest {
     /// A batch of 100 by one holder to one receiver who have dealt before, and by 100 to 100 who have not.
     function test_batches() public {
         uint256 id = given(alice, 1_000, 0);
-        (Assets.Transfer[] memory intents, bytes[] memory signatures) = (new Assets.Transfer[](100), new bytes[](100));
+        (Intents.Transfer[] memory intents, bytes[] memory signatures) = (new Intents.Transfer[](100), new bytes[](100));
         for (uint256 round = 0; round < 2; ++round) {
             for (uint256 i = 0; i < 100; ++i) {
                 intents[i] = transferOf(alice, bob, id, 1, FIRST_NONCE + round * 100 + i);
@@ -67,7 +68,7 @@ contract GasTest is AssetsTest {
     /// slot cold and new. (Here without the 21,000 of a transaction, but with its calldata.)
     function test_floor() public {
         uint256 id = given(alice, 2, 0);
-        Assets.Transfer memory intent = transferOf(alice, bob, id, 1, FIRST_NONCE);
+        Intents.Transfer memory intent = transferOf(alice, bob, id, 1, FIRST_NONCE);
         bytes memory signature = signed(ALICE_KEY, intent);
         assets.transferWithSignature(intent, signature);
         uint256 taken = measured("transferWithSignature, first") - 21_000;
@@ -83,7 +84,7 @@ contract GasTest is AssetsTest {
         vm.prank(alice);
         assets.cancel(FIRST_NONCE + 1);
         measured("cancel, warm");
-        Assets.Lock memory intent = lockOf(alice, id, 5, FIRST_NONCE + 2);
+        Intents.Lock memory intent = lockOf(alice, id, 5, FIRST_NONCE + 2);
         bytes memory signature = signed(ALICE_KEY, intent);
         assets.lockWithSignature(intent, signature);
         measured("lockWithSignature");
@@ -96,7 +97,7 @@ contract GasTest is AssetsTest {
     function test_contract_wallet() public {
         JointWallet wallet = new JointWallet(alice, bob);
         uint256 id = given(address(wallet), 10, 0);
-        Assets.Transfer memory intent = transferOf(address(wallet), bob, id, 1, FIRST_NONCE);
+        Intents.Transfer memory intent = transferOf(address(wallet), bob, id, 1, FIRST_NONCE);
         bytes memory both = bytes.concat(signed(ALICE_KEY, intent), signed(BOB_KEY, intent));
         assets.transferWithSignature(intent, both);
         measured("transferWithSignature, contract wallet, first");

@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {IERC1155Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 import {Assets} from "../src/Assets.sol";
+import {Intents} from "../src/Intents.sol";
 import {AssetsTest} from "./support/AssetsTest.sol";
 import {BombWallet, JointWallet, Reentering} from "./support/Wallets.sol";
 
@@ -11,22 +12,22 @@ contract IntentsTest is AssetsTest {
     function testFuzz_transfer(uint128 held, uint128 amount, uint256 nonce, address submitter) public {
         amount = uint128(amount % (uint256(held) + 1));
         uint256 id = given(alice, held, 0);
-        Assets.Transfer memory intent = transferOf(alice, bob, id, amount, nonce);
+        Intents.Transfer memory intent = transferOf(alice, bob, id, amount, nonce);
         bytes memory signature = signed(ALICE_KEY, intent);
         yes(!assets.isNonceUsed(alice, nonce));
         vm.expectEmit(true, true, true, true);
-        emit Assets.NonceUsed(alice, nonce);
+        emit Intents.NonceUsed(alice, nonce);
         vm.prank(submitter);
         assets.transferWithSignature(intent, signature);
         eq(assets.balanceOf(alice, id), held - amount);
         eq(assets.balanceOf(bob, id), amount);
         yes(assets.isNonceUsed(alice, nonce));
-        refused(intent, signature, abi.encodeWithSelector(Assets.NonceAlreadyUsed.selector, alice, nonce));
+        refused(intent, signature, abi.encodeWithSelector(Intents.NonceAlreadyUsed.selector, alice, nonce));
     }
 
     /// The digest is EIP-712's, spelled out by hand.
     function test_digest() public view {
-        Assets.Transfer memory intent = transferOf(alice, bob, 1, 2, 3);
+        Intents.Transfer memory intent = transferOf(alice, bob, 1, 2, 3);
         bytes32 domain = keccak256(
             abi.encode(
                 keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),
@@ -48,7 +49,7 @@ contract IntentsTest is AssetsTest {
     /// Changing any field of a signed transfer breaks the signature.
     function testFuzz_tampered(uint8 field, uint256 change) public {
         uint256 id = given(alice, 10, 0);
-        Assets.Transfer memory intent = transferOf(alice, bob, id, 5, 1);
+        Intents.Transfer memory intent = transferOf(alice, bob, id, 5, 1);
         bytes memory signature = signed(ALICE_KEY, intent);
         vm.assume(change != 0);
         field %= 5;
@@ -57,7 +58,7 @@ contract IntentsTest is AssetsTest {
         if (field == 2) intent.amount ^= change;
         if (field == 3) intent.nonce ^= change;
         if (field == 4) intent.deadline += change % (type(uint256).max - intent.deadline) + 1;
-        refused(intent, signature, abi.encodeWithSelector(Assets.BadSignature.selector, alice));
+        refused(intent, signature, abi.encodeWithSelector(Intents.BadSignature.selector, alice));
         yes(!assets.isNonceUsed(alice, 1));
         eq(assets.balanceOf(alice, id), 10);
     }
@@ -65,44 +66,44 @@ contract IntentsTest is AssetsTest {
     /// Another's signature doesn't do, nor a malformed one, nor the zero address's.
     function testFuzz_wrong_signer(uint256 key, bytes calldata junk) public {
         uint256 id = given(alice, 10, 0);
-        Assets.Transfer memory intent = transferOf(alice, bob, id, 5, 1);
-        bytes memory reason = abi.encodeWithSelector(Assets.BadSignature.selector, alice);
+        Intents.Transfer memory intent = transferOf(alice, bob, id, 5, 1);
+        bytes memory reason = abi.encodeWithSelector(Intents.BadSignature.selector, alice);
         key = key % (CURVE_ORDER - 1) + 1;
         vm.assume(key != ALICE_KEY);
         refused(intent, signed(key, intent), reason);
         refused(intent, junk, reason);
         refused(intent, "", reason);
         intent.from = address(0);
-        refused(intent, junk, abi.encodeWithSelector(Assets.BadSignature.selector, address(0)));
+        refused(intent, junk, abi.encodeWithSelector(Intents.BadSignature.selector, address(0)));
     }
 
     /// The twin of a signature, with the other s, is refused.
     function test_malleable_signature() public {
         uint256 id = given(alice, 10, 0);
-        Assets.Transfer memory intent = transferOf(alice, bob, id, 5, 1);
+        Intents.Transfer memory intent = transferOf(alice, bob, id, 5, 1);
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(ALICE_KEY, assets.hashTransfer(intent));
         bytes memory twin = abi.encodePacked(r, bytes32(CURVE_ORDER - uint256(s)), v == 27 ? uint8(28) : uint8(27));
-        refused(intent, twin, abi.encodeWithSelector(Assets.BadSignature.selector, alice));
+        refused(intent, twin, abi.encodeWithSelector(Intents.BadSignature.selector, alice));
     }
 
     /// An intent is good through its deadline and not a second longer.
     function test_deadline() public {
         uint256 id = given(alice, 10, 0);
-        Assets.Transfer memory first = transferOf(alice, bob, id, 5, 1);
-        Assets.Transfer memory second = transferOf(alice, bob, id, 5, 2);
+        Intents.Transfer memory first = transferOf(alice, bob, id, 5, 1);
+        Intents.Transfer memory second = transferOf(alice, bob, id, 5, 2);
         (bytes memory one, bytes memory two) = (signed(ALICE_KEY, first), signed(ALICE_KEY, second));
         vm.warp(first.deadline);
         assets.transferWithSignature(first, one);
         vm.warp(first.deadline + 1);
-        refused(second, two, abi.encodeWithSelector(Assets.IntentExpired.selector, second.deadline));
+        refused(second, two, abi.encodeWithSelector(Intents.IntentExpired.selector, second.deadline));
     }
 
     /// A signature for one chain or one contract is worth nothing at another.
     function test_other_chain_and_contract() public {
         uint256 id = given(alice, 10, 0);
-        Assets.Transfer memory intent = transferOf(alice, bob, id, 5, 1);
+        Intents.Transfer memory intent = transferOf(alice, bob, id, 5, 1);
         bytes memory signature = signed(ALICE_KEY, intent);
-        bytes memory reason = abi.encodeWithSelector(Assets.BadSignature.selector, alice);
+        bytes memory reason = abi.encodeWithSelector(Intents.BadSignature.selector, alice);
         Assets other = new Assets();
         vm.expectRevert(reason);
         other.transferWithSignature(intent, signature);
@@ -116,7 +117,7 @@ contract IntentsTest is AssetsTest {
     /// A transfer above the balance, or to nobody, is refused by the standard's own errors.
     function test_standard_refusals() public {
         uint256 id = given(alice, 10, 0);
-        Assets.Transfer memory intent = transferOf(alice, bob, id, 11, 1);
+        Intents.Transfer memory intent = transferOf(alice, bob, id, 11, 1);
         refused(
             intent,
             signed(ALICE_KEY, intent),
@@ -134,14 +135,14 @@ contract IntentsTest is AssetsTest {
     /// A cancelled nonce is worth nothing, and only its owner's.
     function testFuzz_cancel(uint256 nonce) public {
         uint256 id = given(alice, 10, 0);
-        Assets.Transfer memory intent = transferOf(alice, bob, id, 1, nonce);
+        Intents.Transfer memory intent = transferOf(alice, bob, id, 1, nonce);
         bytes memory signature = signed(ALICE_KEY, intent);
         vm.expectEmit(true, true, true, true);
-        emit Assets.NonceCancelled(alice, nonce);
+        emit Intents.NonceCancelled(alice, nonce);
         vm.prank(alice);
         assets.cancel(nonce);
         yes(assets.isNonceUsed(alice, nonce) && !assets.isNonceUsed(bob, nonce));
-        bytes memory reason = abi.encodeWithSelector(Assets.NonceAlreadyUsed.selector, alice, nonce);
+        bytes memory reason = abi.encodeWithSelector(Intents.NonceAlreadyUsed.selector, alice, nonce);
         refused(intent, signature, reason);
         vm.expectRevert(reason);
         vm.prank(alice);
@@ -151,11 +152,11 @@ contract IntentsTest is AssetsTest {
     /// Who has no gas cancels by a transfer of nothing to themselves with the same nonce.
     function test_cancel_by_signature() public {
         uint256 id = given(alice, 10, 0);
-        Assets.Transfer memory regretted = transferOf(alice, bob, id, 1, 7);
-        Assets.Transfer memory nothing = transferOf(alice, alice, id, 0, 7);
+        Intents.Transfer memory regretted = transferOf(alice, bob, id, 1, 7);
+        Intents.Transfer memory nothing = transferOf(alice, alice, id, 0, 7);
         bytes memory signature = signed(ALICE_KEY, regretted);
         assets.transferWithSignature(nothing, signed(ALICE_KEY, nothing));
-        refused(regretted, signature, abi.encodeWithSelector(Assets.NonceAlreadyUsed.selector, alice, 7));
+        refused(regretted, signature, abi.encodeWithSelector(Intents.NonceAlreadyUsed.selector, alice, 7));
     }
 
     /// Nonces don't disturb one another: not even those that differ in a single bit, within a word of the bitmap or across.
@@ -172,33 +173,33 @@ contract IntentsTest is AssetsTest {
     function test_contract_wallet() public {
         JointWallet wallet = new JointWallet(alice, bob);
         uint256 id = given(address(wallet), 10, 0);
-        Assets.Transfer memory intent = transferOf(address(wallet), bob, id, 4, 1);
+        Intents.Transfer memory intent = transferOf(address(wallet), bob, id, 4, 1);
         bytes memory one = signed(ALICE_KEY, intent);
         bytes memory both = bytes.concat(one, signed(BOB_KEY, intent));
-        refused(intent, one, abi.encodeWithSelector(Assets.BadSignature.selector, address(wallet)));
+        refused(intent, one, abi.encodeWithSelector(Intents.BadSignature.selector, address(wallet)));
         assets.transferWithSignature(intent, both);
         eq(assets.balanceOf(bob, id), 4);
-        refused(intent, both, abi.encodeWithSelector(Assets.NonceAlreadyUsed.selector, address(wallet), 1));
+        refused(intent, both, abi.encodeWithSelector(Intents.NonceAlreadyUsed.selector, address(wallet), 1));
     }
 
     /// A wallet contract that answers with a megabyte is a bad signature, cheaply.
     function test_bomb_wallet() public {
         BombWallet wallet = new BombWallet();
         uint256 id = given(address(wallet), 1, 0);
-        Assets.Transfer memory intent = transferOf(address(wallet), bob, id, 1, 1);
-        refused(intent, "", abi.encodeWithSelector(Assets.BadSignature.selector, address(wallet)));
+        Intents.Transfer memory intent = transferOf(address(wallet), bob, id, 1, 1);
+        refused(intent, "", abi.encodeWithSelector(Intents.BadSignature.selector, address(wallet)));
     }
 
     /// A receiver that submits the same intent again from its hook gets nothing more.
     function test_transfer_reentered() public {
         Reentering receiver = new Reentering(assets);
         uint256 id = given(alice, 10, 0);
-        Assets.Transfer memory intent = transferOf(alice, address(receiver), id, 4, 1);
+        Intents.Transfer memory intent = transferOf(alice, address(receiver), id, 4, 1);
         bytes memory signature = signed(ALICE_KEY, intent);
         receiver.prepare(abi.encodeCall(assets.transferWithSignature, (intent, signature)));
         assets.transferWithSignature(intent, signature);
         yes(receiver.tried() && !receiver.succeeded());
-        eq(receiver.answer(), abi.encodeWithSelector(Assets.NonceAlreadyUsed.selector, alice, 1));
+        eq(receiver.answer(), abi.encodeWithSelector(Intents.NonceAlreadyUsed.selector, alice, 1));
         eq(assets.balanceOf(address(receiver), id), 4);
     }
 }

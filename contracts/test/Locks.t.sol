@@ -3,17 +3,20 @@ pragma solidity 0.8.37;
 
 import {IERC1155Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 import {Assets} from "../src/Assets.sol";
+import {Holdings} from "../src/Holdings.sol";
+import {Intents} from "../src/Intents.sol";
+import {Worlds} from "../src/Worlds.sol";
 import {AssetsTest} from "./support/AssetsTest.sol";
 import {JointWallet, Reentering} from "./support/Wallets.sol";
 
 contract LocksTest is AssetsTest {
     /// @dev Lock `amount` of alice's for the world, for a day.
-    function locked(uint256 id, uint256 amount, uint256 nonce) private returns (Assets.Lock memory intent) {
+    function locked(uint256 id, uint256 amount, uint256 nonce) private returns (Intents.Lock memory intent) {
         intent = lockOf(alice, id, amount, nonce);
         assets.lockWithSignature(intent, signed(ALICE_KEY, intent));
     }
 
-    function refusedLock(Assets.Lock memory intent, bytes memory reason) private {
+    function refusedLock(Intents.Lock memory intent, bytes memory reason) private {
         bytes memory signature = signed(ALICE_KEY, intent);
         vm.expectRevert(reason);
         assets.lockWithSignature(intent, signature);
@@ -25,23 +28,23 @@ contract LocksTest is AssetsTest {
         vm.assume(held != 0);
         amount = amount % held + 1;
         uint256 id = given(alice, held, 0);
-        Assets.Lock memory intent = lockOf(alice, id, amount, 1);
+        Intents.Lock memory intent = lockOf(alice, id, amount, 1);
         intent.until = uint64(NOW + 1 + seconds_ % assets.MAX_LOCK_SECONDS());
         bytes memory signature = signed(ALICE_KEY, intent);
         vm.expectEmit(true, true, true, true);
-        emit Assets.Locked(alice, world, id, amount, intent.until);
+        emit Worlds.Locked(alice, world, id, amount, intent.until);
         assets.lockWithSignature(intent, signature);
         eq(assets.lockedOf(alice, id), amount);
         eq(assets.balanceOf(alice, id), held);
         (uint256 itsAmount, uint64 until) = assets.lockOf(alice, id, world);
         yes(itsAmount == amount && until == intent.until);
-        vm.expectRevert(abi.encodeWithSelector(Assets.NonceAlreadyUsed.selector, alice, 1));
+        vm.expectRevert(abi.encodeWithSelector(Intents.NonceAlreadyUsed.selector, alice, 1));
         assets.lockWithSignature(intent, signature);
     }
 
     /// The digest of a lock is EIP-712's, spelled out by hand.
     function test_digest() public view {
-        Assets.Lock memory intent = lockOf(alice, 1, 2, 3);
+        Intents.Lock memory intent = lockOf(alice, 1, 2, 3);
         bytes32 domain = keccak256(
             abi.encode(
                 keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),
@@ -61,8 +64,8 @@ contract LocksTest is AssetsTest {
     function test_locked_never_moves() public {
         uint256 id = given(alice, 10, 0);
         locked(id, 7, 1);
-        bytes memory reason = abi.encodeWithSelector(Assets.ItemLocked.selector, alice, id, 3);
-        Assets.Transfer memory intent = transferOf(alice, bob, id, 4, 2);
+        bytes memory reason = abi.encodeWithSelector(Holdings.ItemLocked.selector, alice, id, 3);
+        Intents.Transfer memory intent = transferOf(alice, bob, id, 4, 2);
         refused(intent, signed(ALICE_KEY, intent), reason);
         vm.expectRevert(reason);
         vm.prank(alice);
@@ -83,7 +86,7 @@ contract LocksTest is AssetsTest {
         locked(id, 7, 1);
         (uint256[] memory ids, uint256[] memory amounts) = (new uint256[](2), new uint256[](2));
         (ids[0], ids[1], amounts[0], amounts[1]) = (id, id, 2, 2);
-        vm.expectRevert(abi.encodeWithSelector(Assets.ItemLocked.selector, alice, id, 1));
+        vm.expectRevert(abi.encodeWithSelector(Holdings.ItemLocked.selector, alice, id, 1));
         vm.prank(alice);
         assets.safeBatchTransferFrom(alice, bob, ids, amounts, "");
     }
@@ -94,9 +97,9 @@ contract LocksTest is AssetsTest {
         locked(id, 7, 1);
         bytes memory reason =
             abi.encodeWithSelector(IERC1155Errors.ERC1155InsufficientBalance.selector, alice, 10, 11, id);
-        Assets.Transfer memory intent = transferOf(alice, bob, id, 11, 2);
+        Intents.Transfer memory intent = transferOf(alice, bob, id, 11, 2);
         refused(intent, signed(ALICE_KEY, intent), reason);
-        Assets.Lock memory other = lockOf(alice, id, 11, 3);
+        Intents.Lock memory other = lockOf(alice, id, 11, 3);
         other.world = bob;
         refusedLock(other, reason);
     }
@@ -105,10 +108,10 @@ contract LocksTest is AssetsTest {
     function test_locked_once() public {
         uint256 id = given(alice, 10, 0);
         locked(id, 7, 1);
-        refusedLock(lockOf(alice, id, 1, 2), abi.encodeWithSelector(Assets.AlreadyLocked.selector, alice, world, id));
-        Assets.Lock memory other = lockOf(alice, id, 4, 2);
+        refusedLock(lockOf(alice, id, 1, 2), abi.encodeWithSelector(Worlds.AlreadyLocked.selector, alice, world, id));
+        Intents.Lock memory other = lockOf(alice, id, 4, 2);
         other.world = bob;
-        refusedLock(other, abi.encodeWithSelector(Assets.ItemLocked.selector, alice, id, 3));
+        refusedLock(other, abi.encodeWithSelector(Holdings.ItemLocked.selector, alice, id, 3));
         other.amount = 3;
         assets.lockWithSignature(other, signed(ALICE_KEY, other));
         eq(assets.lockedOf(alice, id), 10);
@@ -118,24 +121,24 @@ contract LocksTest is AssetsTest {
     function test_senseless_locks() public {
         uint256 id = given(alice, 10, 0);
         uint256 latest = NOW + assets.MAX_LOCK_SECONDS();
-        Assets.Lock memory intent = lockOf(alice, id, 1, 1);
+        Intents.Lock memory intent = lockOf(alice, id, 1, 1);
         intent.until = uint64(NOW);
-        refusedLock(intent, abi.encodeWithSelector(Assets.LockTimeOutOfRange.selector, intent.until, latest));
+        refusedLock(intent, abi.encodeWithSelector(Worlds.LockTimeOutOfRange.selector, intent.until, latest));
         intent.until = uint64(latest + 1);
-        refusedLock(intent, abi.encodeWithSelector(Assets.LockTimeOutOfRange.selector, intent.until, latest));
+        refusedLock(intent, abi.encodeWithSelector(Worlds.LockTimeOutOfRange.selector, intent.until, latest));
         intent.until = type(uint64).max;
-        refusedLock(intent, abi.encodeWithSelector(Assets.LockTimeOutOfRange.selector, intent.until, latest));
+        refusedLock(intent, abi.encodeWithSelector(Worlds.LockTimeOutOfRange.selector, intent.until, latest));
         intent.until = uint64(latest);
         intent.amount = 0;
-        refusedLock(intent, abi.encodeWithSelector(Assets.EmptyLock.selector, world, 0));
+        refusedLock(intent, abi.encodeWithSelector(Worlds.EmptyLock.selector, world, 0));
         (intent.amount, intent.world) = (1, address(0));
-        refusedLock(intent, abi.encodeWithSelector(Assets.EmptyLock.selector, address(0), 1));
+        refusedLock(intent, abi.encodeWithSelector(Worlds.EmptyLock.selector, address(0), 1));
     }
 
     /// A lock is its owner's will alone, unaltered and in time; a transfer's signature is none.
     function testFuzz_lock_needs_its_signature(uint8 field, uint256 change) public {
         uint256 id = given(alice, 10, 0);
-        Assets.Lock memory intent = lockOf(alice, id, 5, 1);
+        Intents.Lock memory intent = lockOf(alice, id, 5, 1);
         bytes memory signature = signed(ALICE_KEY, intent);
         vm.assume(change != 0);
         field %= 7;
@@ -146,33 +149,33 @@ contract LocksTest is AssetsTest {
         if (field == 4) intent.nonce ^= change;
         if (field == 5) signature = signed(BOB_KEY, intent);
         if (field == 6) signature = signed(ALICE_KEY, transferOf(alice, world, id, 5, 1));
-        vm.expectRevert(abi.encodeWithSelector(Assets.BadSignature.selector, alice));
+        vm.expectRevert(abi.encodeWithSelector(Intents.BadSignature.selector, alice));
         assets.lockWithSignature(intent, signature);
     }
 
     /// A lock that was signed expires like a transfer.
     function test_lock_deadline() public {
         uint256 id = given(alice, 10, 0);
-        Assets.Lock memory intent = lockOf(alice, id, 5, 1);
+        Intents.Lock memory intent = lockOf(alice, id, 5, 1);
         vm.warp(intent.deadline + 1);
-        refusedLock(intent, abi.encodeWithSelector(Assets.IntentExpired.selector, intent.deadline));
+        refusedLock(intent, abi.encodeWithSelector(Intents.IntentExpired.selector, intent.deadline));
     }
 
     /// A transfer and a lock with one nonce: only the first counts.
     function test_nonces_are_shared() public {
         uint256 id = given(alice, 10, 0);
-        Assets.Transfer memory intent = transferOf(alice, bob, id, 1, 1);
+        Intents.Transfer memory intent = transferOf(alice, bob, id, 1, 1);
         locked(id, 5, 1);
-        refused(intent, signed(ALICE_KEY, intent), abi.encodeWithSelector(Assets.NonceAlreadyUsed.selector, alice, 1));
+        refused(intent, signed(ALICE_KEY, intent), abi.encodeWithSelector(Intents.NonceAlreadyUsed.selector, alice, 1));
     }
 
     /// Before its end a lock is the world's to release, and nobody else's, the owner included.
     function testFuzz_release_early(address other) public {
         vm.assume(other != world);
         uint256 id = given(alice, 10, 0);
-        Assets.Lock memory intent = locked(id, 7, 1);
+        Intents.Lock memory intent = locked(id, 7, 1);
         vm.warp(intent.until - 1);
-        bytes memory reason = abi.encodeWithSelector(Assets.StillLocked.selector, alice, world, id, intent.until);
+        bytes memory reason = abi.encodeWithSelector(Worlds.StillLocked.selector, alice, world, id, intent.until);
         vm.expectRevert(reason);
         vm.prank(other);
         assets.unlock(alice, world, id);
@@ -180,7 +183,7 @@ contract LocksTest is AssetsTest {
         vm.prank(alice);
         assets.unlock(alice, world, id);
         vm.expectEmit(true, true, true, true);
-        emit Assets.Unlocked(alice, world, id, 7);
+        emit Worlds.Unlocked(alice, world, id, 7);
         vm.prank(world);
         assets.unlock(alice, world, id);
         eq(assets.lockedOf(alice, id), 0);
@@ -191,11 +194,11 @@ contract LocksTest is AssetsTest {
     /// Once its time is over anyone may release it, once; then it can be locked anew.
     function testFuzz_release_late(address other) public {
         uint256 id = given(alice, 10, 0);
-        Assets.Lock memory intent = locked(id, 7, 1);
+        Intents.Lock memory intent = locked(id, 7, 1);
         vm.warp(intent.until);
         vm.prank(other);
         assets.unlock(alice, world, id);
-        vm.expectRevert(abi.encodeWithSelector(Assets.NotLocked.selector, alice, world, id));
+        vm.expectRevert(abi.encodeWithSelector(Worlds.NotLocked.selector, alice, world, id));
         vm.prank(world);
         assets.unlock(alice, world, id);
         locked(id, 10, 2);
@@ -217,7 +220,7 @@ contract LocksTest is AssetsTest {
     function test_contract_wallet_locks() public {
         address wallet = address(new JointWallet(alice, bob));
         uint256 id = given(wallet, 10, 0);
-        Assets.Lock memory intent = lockOf(wallet, id, 4, 1);
+        Intents.Lock memory intent = lockOf(wallet, id, 4, 1);
         assets.lockWithSignature(intent, bytes.concat(signed(ALICE_KEY, intent), signed(BOB_KEY, intent)));
         eq(assets.lockedOf(wallet, id), 4);
     }
@@ -225,7 +228,7 @@ contract LocksTest is AssetsTest {
     /// A receiver that releases the sender's expired lock from its hook gets only what was sent.
     function test_unlock_reentered() public {
         uint256 id = given(alice, 10, 0);
-        Assets.Lock memory intent = locked(id, 7, 1);
+        Intents.Lock memory intent = locked(id, 7, 1);
         Reentering receiver = new Reentering(assets);
         receiver.prepare(abi.encodeCall(assets.unlock, (alice, world, id)));
         vm.warp(intent.until);

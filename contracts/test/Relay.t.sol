@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {IERC1155} from "@openzeppelin/contracts/token/ERC1155/IERC1155.sol";
 import {IERC1155Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 import {Assets} from "../src/Assets.sol";
+import {Intents} from "../src/Intents.sol";
 import {AssetsTest} from "./support/AssetsTest.sol";
 import {Bomb, BombWallet, Burning, Costly, Reentering, Refusing} from "./support/Wallets.sol";
 
@@ -13,10 +14,10 @@ contract RelayTest is AssetsTest {
     /// @dev Three transfers of alice's: to bob, to `middle`, to bob.
     function batch(address middle)
         private
-        returns (uint256 id, Assets.Transfer[] memory intents, bytes[] memory signatures)
+        returns (uint256 id, Intents.Transfer[] memory intents, bytes[] memory signatures)
     {
         id = given(alice, 10, 0);
-        (intents, signatures) = (new Assets.Transfer[](3), new bytes[](3));
+        (intents, signatures) = (new Intents.Transfer[](3), new bytes[](3));
         for (uint256 i = 0; i < 3; ++i) {
             intents[i] = transferOf(alice, i == 1 ? middle : bob, id, 1, i);
             signatures[i] = signed(ALICE_KEY, intents[i]);
@@ -26,7 +27,7 @@ contract RelayTest is AssetsTest {
     /// @dev Relay a batch whose middle intent fails: it is reported with `reason`, the others take effect, and the
     /// whole takes less than `mostGas`.
     function skips(address middle, bytes memory reason, uint256 gasPerIntent, uint256 mostGas) private {
-        (uint256 id, Assets.Transfer[] memory intents, bytes[] memory signatures) = batch(middle);
+        (uint256 id, Intents.Transfer[] memory intents, bytes[] memory signatures) = batch(middle);
         vm.expectEmit(true, true, true, true);
         emit Assets.IntentFailed(alice, 1, reason);
         uint256 before = gasleft();
@@ -40,9 +41,9 @@ contract RelayTest is AssetsTest {
 
     /// All good intents of a batch take effect, with the relayer as their operator; again, none does.
     function test_batch() public {
-        (uint256 id, Assets.Transfer[] memory intents, bytes[] memory signatures) = batch(bob);
+        (uint256 id, Intents.Transfer[] memory intents, bytes[] memory signatures) = batch(bob);
         vm.expectEmit(true, true, true, true);
-        emit Assets.NonceUsed(alice, 0);
+        emit Intents.NonceUsed(alice, 0);
         vm.expectEmit(true, true, true, true);
         emit IERC1155.TransferSingle(world, alice, bob, id, 1);
         vm.prank(world);
@@ -54,14 +55,14 @@ contract RelayTest is AssetsTest {
 
     /// A batch of nothing does nothing, and one without a signature for each intent is refused.
     function test_lengths() public {
-        eq(assets.relay(new Assets.Transfer[](0), new bytes[](0), GAS_PER_INTENT), 0);
+        eq(assets.relay(new Intents.Transfer[](0), new bytes[](0), GAS_PER_INTENT), 0);
         vm.expectRevert(abi.encodeWithSelector(Assets.LengthMismatch.selector, 2, 1));
-        assets.relay(new Assets.Transfer[](2), new bytes[](1), GAS_PER_INTENT);
+        assets.relay(new Intents.Transfer[](2), new bytes[](1), GAS_PER_INTENT);
     }
 
     /// The same intent twice in one batch takes effect once.
     function test_doubled_in_a_batch() public {
-        (uint256 id, Assets.Transfer[] memory intents, bytes[] memory signatures) = batch(bob);
+        (uint256 id, Intents.Transfer[] memory intents, bytes[] memory signatures) = batch(bob);
         (intents[1], signatures[1]) = (intents[0], signatures[0]);
         eq(assets.relay(intents, signatures, GAS_PER_INTENT), 2);
         eq(assets.balanceOf(bob, id), 2);
@@ -92,11 +93,11 @@ contract RelayTest is AssetsTest {
 
     /// A wallet contract whose answer is a bomb costs the batch its own intent alone.
     function test_bomb_wallet() public {
-        (uint256 id, Assets.Transfer[] memory intents, bytes[] memory signatures) = batch(bob);
+        (uint256 id, Intents.Transfer[] memory intents, bytes[] memory signatures) = batch(bob);
         intents[1].from = address(new BombWallet());
         vm.expectEmit(true, true, true, true);
         emit Assets.IntentFailed(
-            intents[1].from, 1, abi.encodeWithSelector(Assets.BadSignature.selector, intents[1].from)
+            intents[1].from, 1, abi.encodeWithSelector(Intents.BadSignature.selector, intents[1].from)
         );
         eq(assets.relay(intents, signatures, GAS_PER_INTENT), 2);
         eq(assets.balanceOf(bob, id), 2);
@@ -105,7 +106,7 @@ contract RelayTest is AssetsTest {
     /// A receiver that relays from its hook the batch it is in changes nothing but the order.
     function test_batch_reentered() public {
         Reentering receiver = new Reentering(assets);
-        (uint256 id, Assets.Transfer[] memory intents, bytes[] memory signatures) = batch(address(receiver));
+        (uint256 id, Intents.Transfer[] memory intents, bytes[] memory signatures) = batch(address(receiver));
         receiver.prepare(abi.encodeCall(assets.relay, (intents, signatures, 100_000)));
         eq(assets.relay(intents, signatures, 1_000_000), 2);
         yes(receiver.tried() && receiver.succeeded());
@@ -117,7 +118,7 @@ contract RelayTest is AssetsTest {
 
     /// A relayer may not grant an intent less than a transfer between plain accounts needs.
     function test_gas_per_intent_has_a_floor() public {
-        (, Assets.Transfer[] memory intents, bytes[] memory signatures) = batch(bob);
+        (, Intents.Transfer[] memory intents, bytes[] memory signatures) = batch(bob);
         uint256 least = assets.MIN_GAS_PER_INTENT();
         vm.expectRevert(abi.encodeWithSelector(Assets.GasPerIntentTooLow.selector, least - 1, least));
         assets.relay(intents, signatures, least - 1);
@@ -129,7 +130,7 @@ contract RelayTest is AssetsTest {
     /// of it would be enough to report the failure.
     function testFuzz_starved(uint256 gasSent) public {
         address costly = address(new Costly(3_000_000));
-        (uint256 id, Assets.Transfer[] memory intents, bytes[] memory signatures) = batch(bob);
+        (uint256 id, Intents.Transfer[] memory intents, bytes[] memory signatures) = batch(bob);
         intents[2].to = costly;
         signatures[2] = signed(ALICE_KEY, intents[2]);
         bytes memory call = abi.encodeCall(assets.relay, (intents, signatures, 3_120_000));
@@ -142,7 +143,7 @@ contract RelayTest is AssetsTest {
     /// With all that a batch asks for, the costly receiver gets its item; granted less, it alone fails.
     function test_costly_receiver() public {
         address costly = address(new Costly(3_000_000));
-        (uint256 id, Assets.Transfer[] memory intents, bytes[] memory signatures) = batch(costly);
+        (uint256 id, Intents.Transfer[] memory intents, bytes[] memory signatures) = batch(costly);
         eq(assets.relay(intents, signatures, 3_000_000), 2);
         eq(assets.balanceOf(costly, id), 0);
         eq(assets.relay(intents, signatures, 3_120_000), 1);
@@ -151,7 +152,7 @@ contract RelayTest is AssetsTest {
 
     /// The refusal of a starved batch says how much gas was missing, also where the demand is absurd.
     function test_starved_says_so() public {
-        (, Assets.Transfer[] memory intents, bytes[] memory signatures) = batch(bob);
+        (, Intents.Transfer[] memory intents, bytes[] memory signatures) = batch(bob);
         (bool success, bytes memory answer) =
             address(assets).call(abi.encodeCall(assets.relay, (intents, signatures, type(uint256).max)));
         yes(!success && bytes4(answer) == Assets.NotEnoughGas.selector);

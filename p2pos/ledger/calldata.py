@@ -14,6 +14,7 @@ GAS_PER_INTENT = 100_000
 """The least that the contract lets a batch grant (`MIN_GAS_PER_INTENT`); a plain transfer takes at most 70,000."""
 
 _TRANSFER = "(address,address,uint256,uint256,uint256,uint256)"
+_TERMS = "(uint128,bool,uint8,uint32,address,uint16)"
 _LOCK = "(address,address,uint256,uint256,uint64,uint256,uint256)"
 
 
@@ -26,7 +27,7 @@ def _function(name: str, *types: str) -> Callable[..., bytes]:
     return call
 
 
-create_class = _function("createClass", "bytes32", "uint128", "bytes32")
+_create_class = _function("createClass", "bytes32", _TERMS, "bytes32")
 mint = _function("mint", "address", "uint256", "uint256")
 cancel = _function("cancel", "uint256")
 unlock = _function("unlock", "address", "address", "uint256")
@@ -36,6 +37,11 @@ safe_transfer_from = _function("safeTransferFrom", "address", "address", "uint25
 _transfer = _function("transferWithSignature", _TRANSFER, "bytes")
 _lock = _function("lockWithSignature", _LOCK, "bytes")
 _relay = _function("relay", f"{_TRANSFER}[]", "bytes[]", "uint256")
+
+
+def create_class(salt: bytes, cap: int, digest: bytes) -> bytes:
+    """The call that makes a class of plain terms: transferable, its descriptor fixed for good, no royalty."""
+    return _create_class(salt, (cap, False, 0, 0, bytes(20), 0), digest)
 
 
 def submit(intent: SignedIntent) -> bytes:

@@ -196,8 +196,8 @@ class Chain:
 
     def item_class(self, id_: int) -> ItemClass | None:
         """A class, or None where there is none with this id."""
-        issuer, cap, supply, digest_ = self._view("classOf", id_)
-        return ItemClass(Address(issuer), cap, supply, bytes(digest_)) if int(issuer, 16) else None
+        issuer, cap, minted, burned, digest_, *_ = self._view("classOf", id_)
+        return ItemClass(Address(issuer), cap, minted - burned, bytes(digest_)) if int(issuer, 16) else None
 
     def locked(self, of: str, id_: int) -> int:
         """How many of an account's items can't move now."""

@@ -17,7 +17,7 @@ def _topic(signature: str) -> str:
     return "0x" + keccak(signature.encode()).hex()
 
 
-CLASS_CREATED = _topic("ClassCreated(uint256,address,uint128,bytes32)")
+CLASS_CREATED = _topic("ClassCreated(uint256,address,uint128,bytes32,bool,uint8,uint32,address,uint16)")
 TRANSFER_SINGLE = _topic("TransferSingle(address,address,address,uint256,uint256)")
 TRANSFER_BATCH = _topic("TransferBatch(address,address,address,uint256[],uint256[])")
 NONCE_USED = _topic("NonceUsed(address,uint256)")

@@ -13,12 +13,32 @@ from p2pos.ledger.intents import Refusal, when
 
 Fields = Mapping[str, Any]
 
+_TERMS: dict[int, str] = {
+    # by BadTerms' number
+    1: "a delay of 1 second to 365 days belongs to the policy DELAYED alone",
+    2: "a royalty is at most 50 %, and has a receiver exactly if it is more than nothing",
+}
+
 SENTENCES: dict[str, Callable[[Fields], str]] = {
     # by the error's name; the fields are those of contracts/src/Assets.sol and OpenZeppelin's IERC1155Errors
     "IntentExpired": lambda f: f"the intent expired at {when(f['deadline'])}",
     "NonceAlreadyUsed": lambda f: f"nonce {f['nonce']} of {f['owner']} was already used or cancelled",
     "BadSignature": lambda f: f"the signature is not by {f['signer']}",
     "NotIssuer": lambda f: f"{f['caller']} is not the issuer of class {hex(f['id'])}",
+    "NotMinter": lambda f: (
+        f"{f['caller']} is not the issuer of class {hex(f['id'])}, and as a minter may make {f['allowance']} more"
+    ),
+    "Soulbound": lambda f: f"class {hex(f['id'])} is soulbound: it never changes hands",
+    "BadTerms": lambda f: f"the terms of the class don't hold together: {_TERMS.get(f['what'], 'unknown fault')}",
+    "ClassFrozen": lambda f: f"class {hex(f['id'])} is frozen: its descriptor never changes",
+    "NoUpdate": lambda f: f"no update of class {hex(f['id'])} is waiting",
+    "UpdateNotDue": lambda f: f"the update of class {hex(f['id'])} may take effect from {when(f['from'])} on",
+    "SpendNotAllowed": lambda f: (
+        f"world {f['world']} may take {f['left']} of class {hex(f['id'])} from {f['owner']}, not more"
+    ),
+    "EmptySwap": lambda _: "a swap needs two different people, and something that is given",
+    "NotRelayable": lambda f: f"a batch carries signed intents only, not a call of 0x{f['selector'].hex()}",
+    "TooManyItems": lambda f: f"{f['items']} items are too many: a batch or one side of a swap has at most {f['most']}",
     "CapExceeded": lambda f: f"class {hex(f['id'])} is capped at {f['cap']}; this would make {f['wanted']}",
     "ClassExists": lambda f: f"class {hex(f['id'])} exists already",
     "UnknownClass": lambda f: f"there is no class {hex(f['id'])}",
@@ -46,8 +66,13 @@ HINTS = {
     "IntentExpired": "ask its owner to sign again",
     "NonceAlreadyUsed": "nothing moves twice; to give again, sign again",
     "BadSignature": "only the owner's wallet can sign it",
-    "NotIssuer": "only the issuer can mint; p2pos asset show names it",
+    "NotIssuer": "only the issuer can; p2pos asset show names it",
+    "NotMinter": "the issuer can allow it, with p2pos asset minter",
+    "Soulbound": "its holder can only burn it",
     "CapExceeded": "mint fewer",
+    "ClassFrozen": "make a new class",
+    "UpdateNotDue": "apply it then",
+    "SpendNotAllowed": "ask the owner to allow more, or in time",
     "ItemLocked": "see p2pos asset list",
     "ERC1155InsufficientBalance": "see p2pos asset list",
     "ERC1155InvalidReceiver": "give it to another address",
@@ -59,6 +84,7 @@ REFUSALS = {
     "BadSignature": Refusal.WRONG_SIGNER,
     "ERC1155InsufficientBalance": Refusal.BALANCE,
     "ItemLocked": Refusal.BALANCE,
+    "SpendNotAllowed": Refusal.BALANCE,
 }
 """What an error means for an intent; the rest are `Refusal.REVERTED`."""
 

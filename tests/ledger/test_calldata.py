@@ -31,7 +31,10 @@ def intent(struct, signature=b"\x01" * 65) -> SignedIntent:
 
 
 CALLS = {
-    "createClass": (calldata.create_class(b"\x01" * 32, 5, b"\x02" * 32), (b"\x01" * 32, 5, b"\x02" * 32)),
+    "createClass": (
+        calldata.create_class(b"\x01" * 32, 5, b"\x02" * 32),
+        (b"\x01" * 32, (5, False, 0, 0, "0x" + 40 * "0", 0), b"\x02" * 32),
+    ),
     "mint": (calldata.mint(ALICE.address, 1, 2), (ALICE.address.lower(), 1, 2)),
     "cancel": (calldata.cancel(7), (7,)),
     "unlock": (calldata.unlock(ALICE.address, BOB.address, 1), (ALICE.address.lower(), BOB.address.lower(), 1)),

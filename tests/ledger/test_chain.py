@@ -68,7 +68,7 @@ def test_a_class_and_its_items(ground):
     ]
     assert tuple(chain.item_class(id_)) == (OPERATOR.address, 5, 5, b"\x01" * 32)
     assert chain.item_class(id_ + 1) is None
-    for signer, why in ((OPERATOR, "is capped at 5; this would make 6"), (ALICE, "is not the issuer")):
+    for signer, why in ((OPERATOR, "is capped at 5; this would make 6"), (ALICE, "is not the issuer of class")):
         with pytest.raises(RevertError, match=why):
             chain.mint(signer, ALICE.address, id_, 1)
     with pytest.raises(RevertError, match="exists already"):

@@ -19,27 +19,63 @@ ROOT = Path(__file__).parents[2]
 DOC = ROOT / "docs" / "contract.md"
 GAS = ROOT / "contracts" / "snapshots" / "Gas.json"
 
+TRANSFER = "(address,address,uint256,uint256,uint256,uint256)"
+BATCH = "(address,address,uint256[],uint256[],uint256,uint256)"
+LOCK = "(address,address,uint256,uint256,uint64,uint256,uint256)"
+UNLOCK = "(address,address,uint256,uint256,uint256)"
+SPEND = LOCK
+SWAP = "(address,address,(uint256,uint256)[],(uint256,uint256)[],uint256,uint256,uint256)"
+
 FUNCTIONS = {
-    # what the Python side calls
-    "createClass(bytes32,uint128,bytes32)",
+    # classes
+    "createClass(bytes32,(uint128,bool,uint8,uint32,address,uint16),bytes32)",
     "mint(address,uint256,uint256)",
+    "setMinter(uint256,address,uint128)",
+    "burn(uint256,uint256)",
+    "updateClass(uint256,bytes32)",
+    "applyUpdate(uint256)",
+    "withdrawUpdate(uint256)",
     "classOf(uint256)",
+    "pendingUpdateOf(uint256)",
+    "mintAllowance(uint256,address)",
+    "totalSupply(uint256)",
+    "royaltyInfo(uint256,uint256)",
     "uri(uint256)",
-    "transferWithSignature((address,address,uint256,uint256,uint256,uint256),bytes)",
-    "relay((address,address,uint256,uint256,uint256,uint256)[],bytes[],uint256)",
+    # what is signed
+    f"transferWithSignature({TRANSFER},bytes)",
+    f"batchTransferWithSignature({BATCH},bytes)",
+    f"lockWithSignature({LOCK},bytes)",
+    f"unlockWithSignature({UNLOCK},bytes)",
+    f"allowSpendWithSignature({SPEND},bytes)",
+    f"swapWithSignatures({SWAP},bytes,bytes)",
+    f"relay({TRANSFER}[],bytes[],uint256)",
+    "relayCalls(bytes[],uint256)",
     "cancel(uint256)",
     "isNonceUsed(address,uint256)",
-    "hashTransfer((address,address,uint256,uint256,uint256,uint256))",
-    "lockWithSignature((address,address,uint256,uint256,uint64,uint256,uint256),bytes)",
+    f"hashTransfer({TRANSFER})",
+    f"hashBatchTransfer({BATCH})",
+    f"hashLock({LOCK})",
+    f"hashUnlock({UNLOCK})",
+    f"hashSpend({SPEND})",
+    f"hashSwap({SWAP})",
+    "TRANSFER_TYPEHASH()",
+    "BATCH_TRANSFER_TYPEHASH()",
+    "LOCK_TYPEHASH()",
+    "UNLOCK_TYPEHASH()",
+    "SPEND_TYPEHASH()",
+    "ITEM_TYPEHASH()",
+    "SWAP_TYPEHASH()",
+    "eip712Domain()",
+    "MIN_GAS_PER_INTENT()",
+    "MAX_ITEMS()",
+    # worlds
     "unlock(address,address,uint256)",
     "lockedOf(address,uint256)",
     "lockOf(address,uint256,address)",
-    "hashLock((address,address,uint256,uint256,uint64,uint256,uint256))",
+    "spend(address,uint256,uint256,address)",
+    "revokeSpend(address,uint256)",
+    "spendAllowance(address,uint256,address)",
     "MAX_LOCK_SECONDS()",
-    "MIN_GAS_PER_INTENT()",
-    "TRANSFER_TYPEHASH()",
-    "LOCK_TYPEHASH()",
-    "eip712Domain()",
     # and what the standard asks for
     "balanceOf(address,uint256)",
     "balanceOfBatch(address[],uint256[])",

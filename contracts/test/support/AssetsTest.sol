@@ -2,6 +2,8 @@
 pragma solidity 0.8.37;
 
 import {Assets} from "../../src/Assets.sol";
+import {Intents} from "../../src/Intents.sol";
+import {Classes} from "../../src/Classes.sol";
 import {Vm} from "./Vm.sol";
 
 /// @notice What every test stands on: a fresh ledger, a few accounts with keys, and short ways to sign.
@@ -18,6 +20,7 @@ abstract contract AssetsTest {
     bytes32 internal constant DIGEST = keccak256("a descriptor");
 
     Assets internal assets;
+    uint256 private salts;
     address internal alice = vm.addr(ALICE_KEY);
     address internal bob = vm.addr(BOB_KEY);
     address internal issuer = vm.addr(0x155);
@@ -30,26 +33,45 @@ abstract contract AssetsTest {
 
     /// @dev A class with `cap`, of which `to` holds `amount`.
     function given(address to, uint256 amount, uint128 cap) internal returns (uint256 id) {
-        vm.prank(issuer);
-        id = assets.createClass(bytes32(uint256(cap)), cap, DIGEST);
+        id = madeBy(issuer, terms(cap));
         vm.prank(issuer);
         assets.mint(to, id, amount);
+    }
+
+    /// @dev A class of soulbound units, of which `to` holds `amount`.
+    function bound(address to, uint256 amount) internal returns (uint256 id) {
+        Classes.Terms memory its = terms(0);
+        its.soulbound = true;
+        id = madeBy(issuer, its);
+        vm.prank(issuer);
+        assets.mint(to, id, amount);
+    }
+
+    /// @dev A new class of `maker`'s.
+    function madeBy(address maker, Classes.Terms memory its) internal returns (uint256) {
+        vm.prank(maker);
+        return assets.createClass(bytes32(++salts), its, DIGEST);
+    }
+
+    /// @dev Plain terms: transferable, frozen, without royalty.
+    function terms(uint128 cap) internal pure returns (Classes.Terms memory) {
+        return Classes.Terms(cap, false, Classes.Policy.FROZEN, 0, address(0), 0);
     }
 
     function transferOf(address from, address to, uint256 id, uint256 amount, uint256 nonce)
         internal
         view
-        returns (Assets.Transfer memory)
+        returns (Intents.Transfer memory)
     {
-        return Assets.Transfer(from, to, id, amount, nonce, block.timestamp + 1 hours);
+        return Intents.Transfer(from, to, id, amount, nonce, block.timestamp + 1 hours);
     }
 
     function lockOf(address owner, uint256 id, uint256 amount, uint256 nonce)
         internal
         view
-        returns (Assets.Lock memory)
+        returns (Intents.Lock memory)
     {
-        return Assets.Lock(owner, world, id, amount, uint64(block.timestamp + 1 days), nonce, block.timestamp + 1 hours);
+        return Intents.Lock(owner, world, id, amount, uint64(block.timestamp + 1 days), nonce, block.timestamp + 1 hours);
     }
 
     function signed(uint256 key, bytes32 digest) internal pure returns (bytes memory) {
@@ -57,17 +79,17 @@ abstract contract AssetsTest {
         return abi.encodePacked(r, s, v);
     }
 
-    function signed(uint256 key, Assets.Transfer memory intent) internal view returns (bytes memory) {
+    function signed(uint256 key, Intents.Transfer memory intent) internal view returns (bytes memory) {
         return signed(key, assets.hashTransfer(intent));
     }
 
-    function signed(uint256 key, Assets.Lock memory intent) internal view returns (bytes memory) {
+    function signed(uint256 key, Intents.Lock memory intent) internal view returns (bytes memory) {
         return signed(key, assets.hashLock(intent));
     }
 
     /// @dev Submit, expecting it to be refused with `reason`, changing nothing. (The hash is taken first, because the
     /// expectation counts for the next call.)
-    function refused(Assets.Transfer memory intent, bytes memory signature, bytes memory reason) internal {
+    function refused(Intents.Transfer memory intent, bytes memory signature, bytes memory reason) internal {
         vm.expectRevert(reason);
         assets.transferWithSignature(intent, signature);
     }

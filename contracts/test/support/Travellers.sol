@@ -2,6 +2,8 @@
 pragma solidity 0.8.37;
 
 import {Assets} from "../../src/Assets.sol";
+import {Intents} from "../../src/Intents.sol";
+import {Classes} from "../../src/Classes.sol";
 import {Vm} from "./Vm.sol";
 
 /// @notice Who acts in the invariant tests: three accounts with keys that mint, send, sign, relay, replay, cancel, lock,
@@ -27,7 +29,7 @@ contract Travellers {
     bool public broken;
 
     /// @dev The last few intents, for replays.
-    Assets.Transfer[] private seen;
+    Intents.Transfer[] private seen;
     bytes[] private signatures;
 
     constructor(Assets assets_) {
@@ -36,8 +38,8 @@ contract Travellers {
             travellers[i] = vm.addr(key(i));
         }
         worlds = [vm.addr(0x301), vm.addr(0x302)];
-        ids[0] = assets.createClass("capped", uint128(CAP), 0);
-        ids[1] = assets.createClass("currency", 0, 0);
+        ids[0] = assets.createClass("capped", Classes.Terms(uint128(CAP), false, Classes.Policy.FROZEN, 0, address(0), 0), 0);
+        ids[1] = assets.createClass("currency", Classes.Terms(0, false, Classes.Policy.FROZEN, 0, address(0), 0), 0);
         for (uint256 i = 0; i < 3; ++i) {
             assets.mint(travellers[i], ids[0], CAP / 5);
             assets.mint(travellers[i], ids[1], CAP * 5);
@@ -85,7 +87,7 @@ contract Travellers {
     }
 
     function sign(uint256 from, uint256 to, uint256 which, uint256 amount, uint256 nonce) external lockedStays {
-        (Assets.Transfer memory intent, bytes memory signature) = signed(from, to, which, amount, nonce);
+        (Intents.Transfer memory intent, bytes memory signature) = signed(from, to, which, amount, nonce);
         bool before = assets.isNonceUsed(intent.from, intent.nonce);
         assets.transferWithSignature(intent, signature);
         count(intent, before);
@@ -93,14 +95,14 @@ contract Travellers {
 
     function replay(uint256 which) external lockedStays {
         if (seen.length == 0) return;
-        Assets.Transfer memory intent = seen[which % seen.length];
+        Intents.Transfer memory intent = seen[which % seen.length];
         bool before = assets.isNonceUsed(intent.from, intent.nonce);
         assets.transferWithSignature(intent, signatures[which % seen.length]);
         count(intent, before);
     }
 
     function relay(uint256 from, uint256 to, uint256 which, uint256 amount, uint256 nonce) external lockedStays {
-        (Assets.Transfer[] memory intents, bytes[] memory sigs) = (new Assets.Transfer[](3), new bytes[](3));
+        (Intents.Transfer[] memory intents, bytes[] memory sigs) = (new Intents.Transfer[](3), new bytes[](3));
         bool[3] memory before;
         uint256 expected;
         for (uint256 i = 0; i < 3; ++i) {
@@ -130,7 +132,7 @@ contract Travellers {
         external
         lockedStays
     {
-        Assets.Lock memory intent = Assets.Lock({
+        Intents.Lock memory intent = Intents.Lock({
             owner: travellers[who % 3],
             world: worlds[where % 2],
             id: ids[which % 2],
@@ -155,9 +157,9 @@ contract Travellers {
 
     function signed(uint256 from, uint256 to, uint256 which, uint256 amount, uint256 nonce)
         private
-        returns (Assets.Transfer memory intent, bytes memory signature)
+        returns (Intents.Transfer memory intent, bytes memory signature)
     {
-        intent = Assets.Transfer({
+        intent = Intents.Transfer({
             from: travellers[from % 3],
             to: travellers[to % 3],
             id: ids[which % 2],
@@ -171,7 +173,7 @@ contract Travellers {
         signatures.push(signature);
     }
 
-    function count(Assets.Transfer memory intent, bool before) private {
+    function count(Intents.Transfer memory intent, bool before) private {
         if (before || !assets.isNonceUsed(intent.from, intent.nonce)) broken = true;
         ++uses[intent.from][intent.nonce];
     }
