@@ -46,7 +46,8 @@ from p2pos.ledger.records import Receipt
 from p2pos.ledger.rpc import Rpc
 from p2pos.ledger.signer import KeySigner
 from p2pos.ledger.submitter import Submitter
-from p2pos.ledger.typed_data import Lock, Transfer, digest
+from p2pos.ledger.terms import Terms
+from p2pos.ledger.typed_data import Lock, Transfer
 from p2pos.ledger.wallet import Wallets
 from scripts.build_contracts import CONTRACTS, MODULES, BuildError, find_node
 
@@ -80,7 +81,7 @@ class Bench:
         with self.mining():
             chain = Chain.connect(url)
             self.chain = chain.with_contract(chain.deploy(self.operator))
-            self.item = self.chain.create_class(self.operator, bytes(32), 0, bytes(32))
+            self.item = self.chain.create_class(self.operator, bytes(32), Terms(0), bytes(32))
             self.chain.mint(self.operator, self.alice.address, self.item, 1 << 60)
             for intents in (self.transfers(1), self.transfers(1)):  # bob's balance and alice's nonces become warm
                 self.chain.relay(self.operator, intents)
@@ -115,7 +116,7 @@ class Bench:
             nonce = random_nonce() if scattered else next(self.nonces)
             struct = Transfer(self.alice.address, self.bob.address, self.item, 1, nonce, FAR)
             signature = self.alice.sign_typed(domain, struct)
-            made.append(SignedIntent(domain, struct, signature, digest(domain, struct)))
+            made.append(SignedIntent.of(domain, struct, signature))
         return made
 
     def send_all(self, signer: KeySigner, calls: Sequence[bytes]) -> float:
@@ -232,7 +233,7 @@ def _service(bench: Bench, figures: Figures, directory: Path, count: int) -> Non
     moved = bench.chain.balance(bench.bob.address, bench.item) - before
     figures.exact(
         accepted=accepted,
-        on_chain=len({intent.struct.nonce for intent in intents} & set(spent)),
+        on_chain=len({intent.nonce for intent in intents} & set(spent)),
         doubled=moved - len(set(spent)),
         service_per_s=round(count / took_s, 1),
     )

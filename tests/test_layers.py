@@ -53,11 +53,12 @@ PURE = (
     "shard/retokenize.py",
     "node/engine_api.py",
     "node/engine_text.py",
-    *(f"ledger/{name}.py" for name in ("typed_data", "intents", "calldata", "events", "fees", "records", "reverts")),
-    "ledger/settlement.py",
+    *(
+        f"ledger/{name}.py"
+        for name in ("typed_data", "intents", "calldata", "events", "fees", "records", "reverts", "abi")
+    ),
+    *(f"ledger/{name}.py" for name in ("settlement", "eip712", "plain_words", "signatures", "terms")),
     "ledger/deeds.py",
-    "ledger/rpc_answers.py",
-    "ledger/rpc_quorum.py",
     "assets/descriptor.py",
     "devnet/story.py",
     *(f"node/{name}.py" for name in ("table", "gossip", "kademlia", "records", "conduct")),
@@ -70,7 +71,6 @@ IMPURE_LIBRARIES = {
     "web3",
     "libp2p",
     "httpx",
-    "httpcore",
     "time",
     "threading",
     "subprocess",

@@ -10,17 +10,17 @@ import click
 from p2pos.cli.asset_common import Decorator, amount_option, read_amount, read_file, to_option, wallet_option
 from p2pos.cli.asset_issue import class_, mint
 from p2pos.cli.asset_views import history, list_, show
-from p2pos.cli.names import Ledger, short
+from p2pos.cli.names import Ledger
 from p2pos.cli.options import json_option, print_json, with_settings
 from p2pos.cli.signing import unlock, yes_option
 from p2pos.cli.wallet import fd_option
 from p2pos.config import Settings
 from p2pos.errors import UserError
-from p2pos.ledger import intents
+from p2pos.ledger import intents, plain_words
 from p2pos.ledger.client import RelayerClient
 from p2pos.ledger.intents import SignedIntent
 from p2pos.ledger.signer import Signer
-from p2pos.ledger.typed_data import Domain, Transfer, digest, unsigned
+from p2pos.ledger.typed_data import Domain, Transfer, unsigned
 
 DAY_S = 86_400
 MAX_VALID_S = 366 * DAY_S
@@ -192,9 +192,9 @@ def cancel(
         nonce = unsigned(what, "NONCE")
     else:
         found = SignedIntent.parse(read_file(Path(what), intents.MAX_BYTES))
-        if found.struct.owner != owner:
-            raise UserError(f"{what} was signed by {ledger.name(found.struct.owner)}, not {name}")
-        nonce = found.struct.nonce
+        if found.owner != owner:
+            raise UserError(f"{what} was signed by {ledger.name(found.owner)}, not {name}")
+        nonce = found.nonce
     if ledger.chain.is_nonce_used(owner, nonce):
         raise UserError(f"nonce {nonce} of {name} was already used or cancelled", hint="there is nothing to cancel")
     if direct:
@@ -217,11 +217,11 @@ for command in (class_, mint, list_, show, history):
 
 def _sign(domain: Domain, struct: Transfer, signer: Signer) -> SignedIntent:
     """Sign a struct into an intent. Raises as the signer does."""
-    return SignedIntent(domain, struct, signer.sign_typed(domain, struct), digest(domain, struct))
+    return SignedIntent.of(domain, struct, signer.sign_typed(domain, struct))
 
 
 def _sentence(ledger: Ledger, intent: SignedIntent) -> str:
-    return intents.sentence(intent.struct, names=ledger.people(), items=ledger.items())
+    return plain_words.sentence(intent.struct, names=ledger.people(), items=ledger.items())
 
 
 def _submit(settings: Settings, intent: SignedIntent, *, wait: bool) -> dict[str, Any]:
@@ -232,8 +232,8 @@ def _submit(settings: Settings, intent: SignedIntent, *, wait: bool) -> dict[str
 
 def _submit_directly(ledger: Ledger, intent: SignedIntent, payer: Signer) -> dict[str, Any]:
     chain = ledger.chain
-    contract_wallet, revert = chain.preflight([intent], payer.address)[0]
-    intents.check(intent, chain.domain, now_s=chain.head().timestamp, contract_wallet=contract_wallet)
+    contract_wallets, revert = chain.preflight([intent], payer.address)[0]
+    intents.check(intent, chain.domain, now_s=chain.head().timestamp, contract_wallets=contract_wallets)
     if revert is not None:
         raise intents.RefusedError(revert.refusal, revert.text, hint=revert.hint)
     receipt = chain.submit(payer, intent)
@@ -245,12 +245,9 @@ def _settled(ledger: Ledger, intent: SignedIntent, outcome: dict[str, Any], *, a
     if as_json:
         print_json({**outcome, "type": intent.kind, "message": struct.message()})
         return
-    items, people = ledger.items() if ledger.settings.contract else {}, ledger.people()
-    what = f"{struct.amount} × {items.get(struct.id, 'item ' + short(struct.id))}"
     if outcome["state"] != "settled":
         click.echo(f"the relayer has it and will submit it: intent {intent.id}")
-    elif isinstance(struct, Transfer):
-        given = f"{people.get(struct.owner, struct.owner)} gave {people.get(struct.to, struct.to)} {what}"
-        click.echo(f"{given}, in block {outcome['block']}, transaction {outcome['transaction']}")
-    else:
-        click.echo(f"{what} of {people.get(struct.owner, struct.owner)} are locked for {struct.world}")
+        return
+    items = ledger.items() if ledger.settings.contract else {}
+    done = plain_words.deed(struct, names=ledger.people(), items=items)
+    click.echo(f"done in block {outcome['block']}, transaction {outcome['transaction']}: {done}")

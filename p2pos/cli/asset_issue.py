@@ -15,6 +15,7 @@ from p2pos.cli.wallet import fd_option
 from p2pos.config import Settings
 from p2pos.content import cid
 from p2pos.errors import UserError
+from p2pos.ledger.terms import Terms
 from p2pos.ledger.typed_data import unsigned
 
 
@@ -67,7 +68,7 @@ def class_new(
     chain = ledger.chain
     signer = unlock(ledger, name, passphrase_fd, yes=yes)
     ledger.store.put(data)
-    id_ = chain.create_class(signer, secrets.token_bytes(32), most, descriptor.digest())
+    id_ = chain.create_class(signer, secrets.token_bytes(32), Terms(most), descriptor.digest())
     ledger.indexer.sync()
     if as_json:
         print_json(

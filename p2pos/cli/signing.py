@@ -13,7 +13,7 @@ import click
 from p2pos.cli.names import Ledger
 from p2pos.cli.wallet import get_passphrase
 from p2pos.errors import UserError
-from p2pos.ledger import deeds, intents
+from p2pos.ledger import deeds, plain_words
 from p2pos.ledger.signer import SignedTransaction, Signer
 from p2pos.ledger.typed_data import Domain, Signable
 from p2pos.types import Address
@@ -59,7 +59,7 @@ class AskingSigner:
 
     def sign_typed(self, domain: Domain, struct: Signable) -> bytes:
         """Show, ask, sign. Returns the 65 bytes (r, s, v)."""
-        sentence = intents.sentence(struct, names=self._ledger.people(), items=self._ledger.items())
+        sentence = plain_words.sentence(struct, names=self._ledger.people(), items=self._ledger.items())
         self._ask(sentence, [])
         return self._open().sign_typed(domain, struct)
 

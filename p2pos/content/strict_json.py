@@ -14,8 +14,25 @@ MAX_DEPTH = 64
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 
-def loads(data: bytes) -> Any:
-    """The value. Raises ValueError where it isn't JSON, or nests more than `MAX_DEPTH` levels."""
+def loads(data: bytes, *, unique_keys: bool = False) -> Any:
+    """The value.
+
+    Args:
+        data: UTF-8 text.
+        unique_keys: refuse an object that names a key twice. Readers differ in which of the two they take, so what
+            one person was shown another may not be.
+
+    Raises:
+        ValueError: it isn't JSON, nests more than `MAX_DEPTH` levels, or names a key twice.
+
+    """
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:  # with fewer it can't nest deeper, strings or not
+        _require_shallow(data)
+    # decoded here, because the parser would guess UTF-16, in which the bytes counted above mean something else
+    return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique if unique_keys else None)
+
+
+def _require_shallow(data: bytes) -> None:
     depth = 0
     for token in _TOKENS.finditer(data):
         first = data[token.start()]
@@ -25,4 +42,19 @@ def loads(data: bytes) -> Any:
                 raise ValueError(f"nests more than {MAX_DEPTH} levels")
         elif first in b"]}":
             depth -= 1
-    return json.loads(data)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RepeatedKeyError(twice)
+    return found
+
+
+class RepeatedKeyError(ValueError):
+    """An object names a key twice."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"names “{ascii(key[:40])[1:-1]}” twice")

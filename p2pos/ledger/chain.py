@@ -5,28 +5,30 @@ in hundreds (`preflight`, `receipts`, `send_raw`) travels as JSON arrays through
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, cast
 
+import requests
 from eth_typing import ChecksumAddress, HexStr
-from web3 import Web3
+from web3 import HTTPProvider, Web3
 from web3.exceptions import ContractLogicError, TimeExhausted, Web3Exception, Web3RPCError
-from web3.providers import BaseProvider
-from web3.types import RPCEndpoint, RPCResponse, TxParams
+from web3.types import TxParams
 
 from p2pos.errors import ChainError, UnavailableError, UserError
-from p2pos.ledger import calldata, events, rpc_pool
+from p2pos.ledger import calldata, events
 from p2pos.ledger.contracts import artifact
 from p2pos.ledger.fees import Fees
 from p2pos.ledger.intents import SignedIntent
-from p2pos.ledger.records import Block, ItemClass, Preflight, Receipt, RevertError
+from p2pos.ledger.records import Block, ClassInfo, Preflight, Receipt, RevertError
 from p2pos.ledger.reverts import Revert, Reverts
-from p2pos.ledger.rpc import Rpc, RpcError, revert_data
-from p2pos.ledger.rpc_http import Deadlines, check_url, public_name
+from p2pos.ledger.rpc import Rpc, RpcError, revert_data, unreachable
 from p2pos.ledger.signer import SignedTransaction, Signer
+from p2pos.ledger.terms import Terms
 from p2pos.ledger.typed_data import Domain, Lock, Transfer, address, digest
 from p2pos.types import Address, Wei
 
+CALL_TIMEOUT_S = 15.0
+"""Of one request. Public end points answer within 1 s; fifteen allow for a slow link and one retry by TCP."""
 RECEIPT_TIMEOUT_S = 180.0
 """For one transaction. Fifteen Ethereum slots of 12 s."""
 MAX_TURNS = 5
@@ -38,7 +40,7 @@ RECEIPT_POLL_S = 0.1
 class Chain:
     """A chain, and where `contract` is given, the asset contract on it. Make one with `connect`."""
 
-    def __init__(self, w3: Web3, rpc: Rpc | rpc_pool.RpcPool, chain_id: int, contract: Address | None) -> None:
+    def __init__(self, w3: Web3, rpc: Rpc, chain_id: int, contract: Address | None) -> None:
         self._w3 = w3
         self._rpc = rpc
         self.chain_id = chain_id
@@ -47,61 +49,46 @@ class Chain:
         self.reverts = Reverts(artifact().abi)
 
     @classmethod
-    def connect(
-        cls,
-        rpc_url: str | Sequence[str],
-        *,
-        chain_id: int = 0,
-        contract: str = "",
-        deadlines: Deadlines | None = None,
-    ) -> "Chain":
+    def connect(cls, rpc_url: str, *, chain_id: int = 0, contract: str = "") -> "Chain":
         """Reach a chain and make sure that it is the one that is meant.
 
         Args:
-            rpc_url: its JSON-RPC end point, http or https, or several: then see `rpc_pool`.
+            rpc_url: its JSON-RPC end point, http or https.
             chain_id: what it must answer; 0 takes what it says.
             contract: address of the asset contract; "" where there is none yet.
-            deadlines: of each request.
 
         Raises:
             UserError: no or an odd URL, another chain id, nothing or something else at the contract's address.
-            UnavailableError: nobody answers there, or no majority agrees.
+            UnavailableError: nobody answers there.
 
         """
-        urls = [rpc_url] if isinstance(rpc_url, str) else list(rpc_url)
-        if not any(urls):
+        if not rpc_url:
             raise UserError("no chain is set", hint="give --rpc-url, or --home of a devnet")
-        for url in urls:
-            check_url(url)
-        rpc = rpc_pool.connect(urls, chain_id, deadlines)
+        if not rpc_url.startswith(("http://", "https://")):
+            raise UserError(f"“{rpc_url}” is not an http or https URL", hint="check --rpc-url")
+        provider = HTTPProvider(rpc_url, request_kwargs={"timeout": CALL_TIMEOUT_S}, exception_retry_configuration=None)
+        w3 = Web3(provider, middleware=[])
+        rpc = Rpc(rpc_url)
         try:
             answered = int(rpc.call("eth_chainId"), 16)
-        except RpcError as exc:
+        except (TypeError, ValueError, RpcError) as exc:
             raise UnavailableError(
-                f"{rpc.name} doesn't answer as a chain's JSON-RPC end point", hint="check --rpc-url"
+                f"{rpc_url} doesn't answer as a chain's JSON-RPC end point", hint="check --rpc-url"
             ) from exc
         if chain_id and answered != chain_id:
             raise UserError(
-                f"the chain at {public_name(urls[0])} has id {answered}, not {chain_id}",
+                f"the chain at {rpc_url} has id {answered}, not {chain_id}",
                 hint="check --rpc-url and the setting chain_id",
                 wanted=chain_id,
                 found=answered,
             )
-        chain = cls(Web3(_Provider(rpc), middleware=[]), rpc, answered, None)
+        chain = cls(w3, rpc, answered, None)
         return chain.with_contract(contract) if contract else chain
 
     @property
     def url(self) -> str:
-        """The JSON-RPC end point, of several the one in use."""
+        """The JSON-RPC end point."""
         return self._rpc.url
-
-    def consistent(self) -> AbstractContextManager[None]:
-        """What this thread reads within comes from one end point; where that fails, UnavailableError is raised."""
-        return self._rpc.consistent()
-
-    def health(self) -> list[dict[str, Any]]:
-        """The state of each end point; see `RpcPool.health`."""
-        return self._rpc.health()
 
     @property
     def contract(self) -> Address:
@@ -208,10 +195,23 @@ class Chain:
         calls = [self._call_request(calldata.balance_of(of, id_), tag=tag) for of, id_ in pairs]
         return [int(_sound(answer), 16) for answer in self._rpc.batch(calls)]
 
-    def item_class(self, id_: int) -> ItemClass | None:
+    def item_class(self, id_: int) -> ClassInfo | None:
         """A class, or None where there is none with this id."""
-        issuer, cap, minted, burned, digest_, *_ = self._view("classOf", id_)
-        return ItemClass(Address(issuer), cap, minted - burned, bytes(digest_)) if int(issuer, 16) else None
+        return ClassInfo.read(self._view("classOf", id_))
+
+    def pending_update(self, id_: int) -> tuple[bytes, int]:
+        """The descriptor's digest that was announced for a class, and from when on it may be applied; b"" for none."""
+        digest_, due = self._view("pendingUpdateOf", id_)
+        return (bytes(digest_) if due else b""), int(due)
+
+    def mint_allowance(self, id_: int, minter: str) -> int:
+        """How many more of a class this minter may make; its issuer may anyway."""
+        return int(self._view("mintAllowance", id_, minter))
+
+    def spend_allowance(self, owner: str, id_: int, world: str) -> tuple[int, int]:
+        """How much a world may still take of an owner's items, and until when (seconds since the epoch)."""
+        left, until = self._view("spendAllowance", owner, id_, world)
+        return int(left), int(until)
 
     def locked(self, of: str, id_: int) -> int:
         """How many of an account's items can't move now."""
@@ -228,17 +228,18 @@ class Chain:
 
     def preflight(self, intents: Sequence[SignedIntent], sender: str) -> list[Preflight]:
         """What the contract would say to each intent, alone, at the newest block, if `sender` submitted it."""
-        calls: list[tuple[str, Sequence[Any]]] = []
-        for intent in intents:
-            calls.append(("eth_getCode", (intent.struct.owner, "latest")))
-            calls.append(self._call_request(calldata.submit(intent), sender))
+        signers = sorted({signer for intent in intents for signer, _ in intent.struct.signers})
+        calls: list[tuple[str, Sequence[Any]]] = [("eth_getCode", (signer, "latest")) for signer in signers]
+        calls += [self._call_request(calldata.submit(intent), sender) for intent in intents]
         answers = self._rpc.batch(calls)
+        codes, said = answers[: len(signers)], answers[len(signers) :]
+        with_code = {who for who, code in zip(signers, codes, strict=True) if _sound(code) not in {"0x", None}}
         return [
             Preflight(
-                contract_wallet=_sound(code) not in {"0x", None},
-                revert=self._refusal(said) if isinstance(said, RpcError) else None,
+                contract_wallets=frozenset(signer for signer, _ in intent.struct.signers if signer in with_code),
+                revert=self._refusal(answer) if isinstance(answer, RpcError) else None,
             )
-            for code, said in zip(answers[::2], answers[1::2], strict=True)
+            for intent, answer in zip(intents, said, strict=True)
         ]
 
     # ---- what changes the chain; each signs, sends and waits for the receipt
@@ -250,21 +251,21 @@ class Chain:
             raise ChainError("the deployment made no contract", transaction=receipt.transaction)
         return receipt.contract
 
-    def create_class(self, signer: Signer, salt: bytes, cap: int, digest_: bytes) -> int:
+    def create_class(self, signer: Signer, salt: bytes, terms: Terms, digest_: bytes) -> int:
         """Make a class of items and return its id.
 
         Args:
-            signer: its issuer, who alone can mint.
+            signer: its issuer, who alone can mint or let others mint.
             salt: 32 bytes; the same issuer with the same salt would be the same class.
-            cap: the most there can ever be; 0 is no limit.
+            terms: what is fixed for good.
             digest_: sha2-256 of the descriptor.
 
         """
-        self.transact(signer, calldata.create_class(salt, cap, digest_))
+        self.transact(signer, calldata.create_class(salt, terms, digest_))
         return calldata.class_id(signer.address, salt)
 
     def mint(self, signer: Signer, to: str, id_: int, amount: int) -> Receipt:
-        """Make items of a class that the signer issued."""
+        """Make items of a class that the signer issued, or may mint."""
         return self.transact(signer, calldata.mint(to, id_, amount))
 
     def transfer(self, signer: Signer, to: str, id_: int, amount: int) -> Receipt:
@@ -290,7 +291,7 @@ class Chain:
 
     def lock(self, signer: Signer, lock: Lock, signature: bytes) -> Receipt:
         """Carry out an owner's signed lock; the signer pays the gas."""
-        return self.submit(signer, SignedIntent(self.domain, lock, signature, digest(self.domain, lock)))
+        return self.submit(signer, SignedIntent.of(self.domain, lock, signature))
 
     def transact(self, signer: Signer, data: bytes, *, to: str | None = "", gas: int = 0) -> Receipt:
         """Sign and send one transaction, and wait until it is in a block.
@@ -387,42 +388,33 @@ class Chain:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn web3's errors into ours."""
         try:
-            yield
+            with _translated(self.url):
+                yield
         except ContractLogicError as exc:
             raise RevertError(self.reverts.read(revert_data(exc.data))) from exc
-        except TimeExhausted as exc:
-            raise UnavailableError(
-                f"the transaction is in no block after {RECEIPT_TIMEOUT_S:.0f} s",
-                hint="it may still get in; look later",
-            ) from exc
-        except Web3RPCError as exc:
-            error = (exc.rpc_response or {}).get("error")
-            raise RpcError(str(error.get("message") if isinstance(error, dict) else exc.message)) from exc
-        except (Web3Exception, ValueError) as exc:
-            raise UnavailableError(
-                f"{self._rpc.name} doesn't answer as a chain's JSON-RPC end point ({type(exc).__name__})",
-                hint="check --rpc-url",
-            ) from exc
 
 
-class _Provider(BaseProvider):
-    """Carries what web3 asks by itself to our end points, with their deadlines and their failover."""
-
-    def __init__(self, rpc: Rpc | rpc_pool.RpcPool) -> None:
-        super().__init__()
-        self._rpc = rpc
-
-    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
-        """The answer in JSON-RPC's form. Raises UnavailableError."""
-        try:
-            return {"jsonrpc": "2.0", "id": 0, "result": self._rpc.call(method, *params)}
-        except RpcError as exc:
-            error = {"code": exc.code, "message": exc.text}
-            if exc.is_revert:
-                error["data"] = "0x" + exc.data.hex()
-            return cast("RPCResponse", {"jsonrpc": "2.0", "id": 0, "error": error})
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    """Turn web3's and requests' errors into ours; a contract's refusal passes."""
+    try:
+        yield
+    except ContractLogicError:
+        raise
+    except (requests.ConnectionError, requests.Timeout) as exc:
+        raise unreachable(url, exc) from exc
+    except TimeExhausted as exc:
+        raise UnavailableError(
+            f"the transaction is in no block after {RECEIPT_TIMEOUT_S:.0f} s", hint="it may still get in; look later"
+        ) from exc
+    except Web3RPCError as exc:
+        error = (exc.rpc_response or {}).get("error")
+        raise RpcError(str(error.get("message") if isinstance(error, dict) else exc.message)) from exc
+    except (requests.RequestException, Web3Exception, ValueError) as exc:
+        raise UnavailableError(
+            f"{url} doesn't answer as a chain's JSON-RPC end point ({type(exc).__name__})", hint="check --rpc-url"
+        ) from exc
 
 
 def set_native_balance(rpc_url: str, of: str, wei: int) -> None:

@@ -15,7 +15,7 @@ from eth_abi.exceptions import DecodingError
 from eth_hash.auto import keccak
 from eth_utils.address import to_checksum_address
 
-from p2pos.ledger import intents
+from p2pos.ledger import plain_words
 from p2pos.ledger.contracts import artifact
 from p2pos.ledger.typed_data import TYPES
 from p2pos.types import Address, Wei
@@ -127,7 +127,7 @@ def _call_cautions(data: bytes, words: _Words) -> list[str]:
 
 def _signed(name: str, arguments: Mapping[str, Any], words: _Words) -> str:
     struct = TYPES[_SIGNED[name]].from_message(_message(next(iter(arguments.values()))))
-    return intents.sentence(struct, names=words.names, items=words.items)
+    return plain_words.sentence(struct, names=words.names, items=words.items)
 
 
 def _message(value: Any) -> Any:

@@ -203,7 +203,7 @@ class Queue:
         """The id of another intent of the same owner and nonce that has not failed, or ""."""
         row = self._db.execute(
             "SELECT id FROM intents WHERE owner = ? AND nonce = ? AND state <> 'failed' AND id <> ?",
-            (intent.struct.owner, str(intent.struct.nonce), intent.id),
+            (intent.owner, str(intent.nonce), intent.id),
         ).fetchone()
         return str(row[0]) if row else ""
 
@@ -218,10 +218,7 @@ class Queue:
 
     def accept(self, intents: Sequence[SignedIntent], now_s: float) -> None:
         """Take intents in, durably, all or none. One that had failed starts again; one that is in stays as it is."""
-        rows = [
-            (one.id, one.struct.owner, str(one.struct.nonce), one.kind, json.dumps(one.as_json()), now_s)
-            for one in intents
-        ]
+        rows = [(one.id, one.owner, str(one.nonce), one.kind, json.dumps(one.as_json()), now_s) for one in intents]
         with self._write():
             self._db.executemany(
                 "INSERT INTO intents (id, owner, nonce, kind, body, state, accepted_s)"

@@ -1,6 +1,6 @@
 """What `chain` answers with: blocks, receipts, classes and refusals. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eth_utils.address import to_checksum_address
@@ -8,6 +8,7 @@ from eth_utils.address import to_checksum_address
 from p2pos.errors import ChainError
 from p2pos.ledger.events import Event, decode_all
 from p2pos.ledger.reverts import Revert
+from p2pos.ledger.terms import Policy
 from p2pos.types import Address, Wei
 
 
@@ -78,21 +79,49 @@ class Receipt(NamedTuple):
             raise ChainError("the chain sent a receipt that is none") from exc
 
 
-class ItemClass(NamedTuple):
-    """A class of items as the contract knows it."""
+class ClassInfo(NamedTuple):
+    """A class of items as the contract knows it, in the order of its `ClassInfo`."""
 
     issuer: Address
     cap: int
-    """0 is no limit."""
-    supply: int
+    """The most that may ever be made; 0 is no limit."""
+    minted: int
+    """Ever."""
+    burned: int
     digest: bytes
     """sha2-256 of the descriptor."""
+    version: int
+    """Of the descriptor; it begins at 1."""
+    soulbound: bool
+    policy: Policy
+    delay: int
+    """Seconds from an update's proposal to its effect."""
+    royalty_receiver: Address
+    royalty_bps: int
+    """Of the price, in 1/10000."""
+
+    @classmethod
+    def read(cls, fields: Sequence[Any]) -> "ClassInfo | None":
+        """From the values of `classOf`; None where there is no such class. Raises ChainError where they are odd."""
+        issuer, cap, minted, burned, digest, version, soulbound, policy, delay, receiver, bps = fields
+        if not int(issuer, 16):
+            return None
+        try:
+            known = Policy(policy)
+        except ValueError as exc:
+            raise ChainError(f"the chain sent a class with the unknown policy {policy}") from exc
+        return cls(issuer, cap, minted, burned, bytes(digest), version, soulbound, known, delay, receiver, bps)
+
+    @property
+    def supply(self) -> int:
+        """How many there are."""
+        return self.minted - self.burned
 
 
 class Preflight(NamedTuple):
     """What would become of an intent now."""
 
-    contract_wallet: bool
-    """The owner has code, so that ERC-1271 and not a recovered key decides on the signature."""
+    contract_wallets: frozenset[Address]
+    """Those of the signers that have code, so that ERC-1271 decides on a signature that is not by their key."""
     revert: Revert | None
     """Why the contract would refuse it; None where it would not."""

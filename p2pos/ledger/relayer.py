@@ -30,7 +30,7 @@ T = TypeVar("T")
 ADMIT_BATCH = 100
 """Intents that are checked with one request to the chain and written with one flush to disk."""
 MAX_ARRIVING = 1000
-"""Requests that wait to be admitted, 16 KiB each at most; whoever comes next is told to come back."""
+"""Requests that wait to be admitted, 32 KiB each at most; whoever comes next is told to come back."""
 POLL_S = 0.2
 """Between two looks at the chain while something is under way. The fastest chains make a block per 0.25 s."""
 IDLE_POLL_S = 2.0
@@ -166,7 +166,7 @@ class Relayer:
         now_s = float(self._submitter.head.timestamp) if self._submitter.head else 0.0
         for index, intent in enumerate(intents):
             try:
-                check(intent, self.chain.domain, now_s=max(now_s, time.time()), contract_wallet=True)
+                check(intent, self.chain.domain, now_s=max(now_s, time.time()), contract_wallets=None)
                 status = self._queue.status(intent.id)
                 if status is None or status.state == "failed":
                     self._require_own_nonce(intent, nonces)
@@ -186,20 +186,20 @@ class Relayer:
         return [outcomes[index] for index in range(len(intents))]
 
     def _require_own_nonce(self, intent: SignedIntent, nonces: dict[tuple[str, int], str]) -> None:
-        key = (intent.struct.owner, intent.struct.nonce)
+        key = (intent.owner, intent.nonce)
         rival = self._queue.rival(intent) or nonces.setdefault(key, intent.id)
         status = self._queue.status(rival)
         if rival != intent.id and status and status.state == "settled":
             raise RefusedError(
                 Refusal.REPLAYED,
-                f"nonce {intent.struct.nonce} of this owner was already used or cancelled",
+                f"nonce {intent.nonce} of this owner was already used or cancelled",
                 hint="sign it again with a new nonce",
                 transaction=status.transaction,
             )
         if rival != intent.id:
             raise RefusedError(
                 Refusal.CONFLICT,
-                f"another intent of this owner with nonce {intent.struct.nonce} is here already",
+                f"another intent of this owner with nonce {intent.nonce} is here already",
                 hint="sign it again with a new nonce",
                 rival=rival,
             )
@@ -216,10 +216,10 @@ class Relayer:
             return []
         found = self.chain.preflight(intents, self.sender)
         good = []
-        for intent, (contract_wallet, revert) in zip(intents, found, strict=True):
+        for intent, (contract_wallets, revert) in zip(intents, found, strict=True):
             fault: RefusedError | None = None
             try:
-                check(intent, self.chain.domain, now_s=now_s, contract_wallet=contract_wallet)
+                check(intent, self.chain.domain, now_s=now_s, contract_wallets=contract_wallets)
             except RefusedError as exc:
                 fault = exc
             if fault is None and revert is not None:

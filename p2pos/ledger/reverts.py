@@ -9,7 +9,8 @@ from eth_abi.exceptions import DecodingError
 from eth_hash.auto import keccak
 from eth_utils.address import to_checksum_address
 
-from p2pos.ledger.intents import Refusal, when
+from p2pos.ledger.intents import Refusal
+from p2pos.ledger.plain_words import when
 
 Fields = Mapping[str, Any]
 

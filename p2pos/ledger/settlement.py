@@ -1,49 +1,122 @@
 """What became of an intent, read from the events of the transaction that carried it. Pure.
 
 A receiver's hook runs inside the transaction and may call the contract itself, so a lone `IntentFailed` or
-`NonceUsed` could be its doing. What can't be forged is `NonceUsed` followed at once by exactly the movement that
-was signed: the contract emits both in one breath, and only for the owner's signature.
+`NonceUsed` could be its doing. What can't be forged is `NonceUsed` followed at once by exactly what was signed: the
+contract emits both in one breath, and only for the signers' signatures.
 """
 
-import itertools
 from collections.abc import Sequence
 
-from p2pos.ledger.events import Event, IntentFailed, LockChanged, Moved, NonceSpent
-from p2pos.ledger.typed_data import Signable, Transfer
+from p2pos.ledger.events import CallFailed, Event, IntentFailed, LockChanged, Moved, NonceSpent, SpendAllowed, Swapped
+from p2pos.ledger.typed_data import BatchTransfer, Lock, Signable, Spend, Swap, Transfer, Unlock
+from p2pos.types import Address
 
 
 def took_effect(struct: Signable, events: Sequence[Event]) -> bool:
     """Whether these events, in their order, show this very intent carried out."""
-    return any(
-        isinstance(spent, NonceSpent)
-        and not spent.cancelled
-        and (spent.owner, spent.nonce) == (struct.owner, struct.nonce)
-        and done.place.log == spent.place.log + 1
-        and _is_deed(struct, done)
-        for spent, done in itertools.pairwise(events)
-    )
+    owner, nonce = struct.signers[0]
+    for at, event in enumerate(events):
+        if (
+            isinstance(event, NonceSpent)
+            and event.nonce == nonce
+            and event.owner == owner
+            and not event.cancelled
+            and _is_deed(struct, event.place.log, events[at + 1 :])
+        ):
+            return True
+    return False
 
 
 def failure(struct: Signable, events: Sequence[Event]) -> bytes | None:
-    """The revert data with which a batch skipped this intent, or None where no event says that it did."""
+    """The revert data with which `relay` skipped this intent, or None where no event says that it did."""
     for event in events:
-        if isinstance(event, IntentFailed) and (event.owner, event.nonce) == (struct.owner, struct.nonce):
+        if isinstance(event, IntentFailed) and (event.owner, event.nonce) == struct.signers[0]:
             return event.reason
     return None
 
 
-def _is_deed(struct: Signable, event: Event) -> bool:
-    if isinstance(struct, Transfer):
-        return isinstance(event, Moved) and (event.source, event.target, event.id, event.amount) == (
-            struct.owner,
-            struct.to,
-            struct.id,
-            struct.amount,
-        )
-    return isinstance(event, LockChanged) and (event.owner, event.world, event.id, event.amount, event.until) == (
-        struct.owner,
-        struct.world,
-        struct.id,
-        struct.amount,
-        struct.until,
+def call_failure(position: int, events: Sequence[Event]) -> bytes | None:
+    """The revert data with which `relayCalls` skipped the call at this position, or None likewise."""
+    for event in events:
+        if isinstance(event, CallFailed) and event.position == position:
+            return event.reason
+    return None
+
+
+def _is_deed(struct: Signable, log: int, after: Sequence[Event]) -> bool:
+    """Whether the events after the nonce's, which is in log `log`, are what was signed."""
+    if not after or after[0].place.log != log + 1:
+        return False
+    event = after[0]
+    match struct:
+        case Transfer():
+            return _moved(after, log + 1, struct.owner, struct.to, [(struct.id, struct.amount)])
+        case BatchTransfer():
+            pairs = list(zip(struct.ids, struct.amounts, strict=True))
+            return _moved(after, log + 1, struct.owner, struct.to, pairs)
+        case Lock():
+            return isinstance(event, LockChanged) and event[1:] == (
+                struct.owner,
+                struct.world,
+                struct.id,
+                struct.amount,
+                struct.until,
+            )
+        case Unlock():
+            return isinstance(event, LockChanged) and (event.owner, event.world, event.id, event.until) == (
+                struct.owner,
+                struct.world,
+                struct.id,
+                0,
+            )
+        case Spend():
+            return isinstance(event, SpendAllowed) and event[1:] == (
+                struct.owner,
+                struct.world,
+                struct.id,
+                struct.max,
+                struct.until,
+            )
+        case Swap():
+            return _swapped(struct, log, after)
+
+
+def _moved(
+    events: Sequence[Event], log: int, source: Address, target: Address, pairs: Sequence[tuple[int, int]]
+) -> bool:
+    """Whether one log moved exactly these (class, amount) from one to the other."""
+    found = [event for event in events[: len(pairs) + 1] if event.place.log == log]
+    return len(found) == len(pairs) and all(
+        isinstance(event, Moved) and event[3:] == (source, target, *pair)
+        for event, pair in zip(found, pairs, strict=True)
+    )
+
+
+def _swapped(swap: Swap, log: int, after: Sequence[Event]) -> bool:
+    """The second's nonce, `Swapped`, what the first gives, and what the second gives.
+
+    The last may come later, because it follows the hook of whoever received the rest. That hook can't make it up to
+    anyone's harm: only the second party can move its own items to the first.
+    """
+    if len(after) < 2:
+        return False
+    nonce, swapped = after[:2]
+    if not (
+        isinstance(nonce, NonceSpent)
+        and not nonce.cancelled
+        and nonce[1:3] == swap.signers[1]
+        and isinstance(swapped, Swapped)
+        and swapped.place.log == log + 2
+        and swapped[1:] == (swap.first, swap.second, swap.first_nonce, swap.second_nonce)
+    ):
+        return False
+    rest = after[2:]
+    first = [(item.id, item.amount) for item in swap.first_gives]
+    second = [(item.id, item.amount) for item in swap.second_gives]
+    if first:
+        if not _moved(rest, log + 3, swap.first, swap.second, first):
+            return False
+        rest = rest[len(first) :]
+    return not second or any(
+        _moved(rest[at:], event.place.log, swap.second, swap.first, second) for at, event in enumerate(rest)
     )

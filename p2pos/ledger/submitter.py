@@ -11,7 +11,8 @@ from p2pos import log
 from p2pos.ledger import calldata, settlement
 from p2pos.ledger.chain import Chain
 from p2pos.ledger.fees import Fees
-from p2pos.ledger.intents import Refusal, when
+from p2pos.ledger.intents import Refusal
+from p2pos.ledger.plain_words import when
 from p2pos.ledger.queue import Batch, Queue, Sending, Verdict, Waiting
 from p2pos.ledger.records import Block, Receipt
 from p2pos.ledger.signer import Signer

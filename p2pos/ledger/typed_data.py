@@ -1,203 +1,234 @@
-"""EIP-712: the two things an owner signs, and the digest that stands for them. Pure.
+"""The six things that are signed, and the digest that stands for each. Pure.
 
-The encoding is written out here by hand, because each struct is a row of 32-byte words and nothing more; the
+What a field is called when it is signed, how it is encoded and how it is checked is told by its codec (`eip712`); the
 tests compare every digest with eth-account's independent encoder. Start reading at `Transfer`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self, TypeAlias
 
 from eth_hash.auto import keccak
-from eth_utils.address import is_checksum_address, to_checksum_address
 
 from p2pos.errors import UserError
+from p2pos.ledger.abi import MAX_UINT64, MAX_UINT128, MAX_UINT256, ZERO, address, unsigned
+from p2pos.ledger.eip712 import (
+    ADDRESS,
+    MAX_ITEMS,
+    NAME,
+    UINT64,
+    UINT256,
+    VERSION,
+    Domain,
+    Struct,
+    array_of,
+    signed,
+    struct,
+    struct_of,
+)
 from p2pos.types import Address
 
-NAME = "p2pos"
-VERSION = "1"
-"""Name and version of the signing domain, fixed in the contract's constructor."""
+__all__ = [
+    "MAX_ITEMS",
+    "MAX_UINT64",
+    "MAX_UINT128",
+    "MAX_UINT256",
+    "NAME",
+    "TYPES",
+    "VERSION",
+    "ZERO",
+    "BatchTransfer",
+    "Domain",
+    "Item",
+    "Lock",
+    "Signable",
+    "Signers",
+    "Spend",
+    "Swap",
+    "Transfer",
+    "Unlock",
+    "address",
+    "as_typed_data",
+    "digest",
+    "unsigned",
+]
 
-MAX_UINT256 = (1 << 256) - 1
-MAX_UINT64 = (1 << 64) - 1
-
-_DOMAIN_TYPE = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
-_DOMAIN_HEAD = keccak(_DOMAIN_TYPE) + keccak(NAME.encode()) + keccak(VERSION.encode())
-
-
-def address(text: object, what: str = "address") -> Address:
-    """An address with its checksum. All-lower-case is taken; a wrong mixed-case checksum is a typing error.
-
-    Raises UserError that names `what`.
-    """
-    if not isinstance(text, str) or len(text) != 42 or not text.startswith("0x"):
-        raise UserError(f"{what}: “{text}” is not an address", hint="write 0x and 40 hex digits")
-    try:
-        checksummed = to_checksum_address(text)
-    except ValueError as exc:
-        raise UserError(f"{what}: “{text}” is not an address", hint="write 0x and 40 hex digits") from exc
-    if text[2:] != text[2:].lower() and not is_checksum_address(text):
-        raise UserError(f"{what}: {text} has a wrong checksum", hint="copy it again; one character is off")
-    return Address(checksummed)
-
-
-def unsigned(value: object, what: str, most: int = MAX_UINT256) -> int:
-    """A whole number 0 … `most`, from an int or a string of decimal digits. Raises UserError that names `what`."""
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 78:  # 2^256 has 78 digits
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        raise UserError(f"{what}: {str(value)[:100]} is not a whole number from 0 to {most}")
-    return value
+Signers: TypeAlias = tuple[tuple[Address, int], ...]
+"""Who must sign and with which nonce of theirs, in the order of the signatures."""
 
 
-def _word(value: int) -> bytes:
-    return value.to_bytes(32, "big")
-
-
-def _address_word(value: str) -> bytes:
-    return bytes(12) + bytes.fromhex(value[2:])
-
-
-@dataclass(frozen=True, slots=True)
-class Domain:
-    """Where a signature counts: one contract on one chain."""
-
-    chain_id: int
-    contract: Address
-
-    def separator(self) -> bytes:
-        """32 bytes that differ for every chain and contract."""
-        return keccak(_DOMAIN_HEAD + _word(self.chain_id) + _address_word(self.contract))
-
-
-@dataclass(frozen=True, slots=True)
-class Transfer:
+@struct
+class Transfer(Struct):
     """The owner gives `amount` of item class `id` to another; anyone may submit it until `deadline`."""
 
-    TYPE: ClassVar[str] = "Transfer(address from,address to,uint256 id,uint256 amount,uint256 nonce,uint256 deadline)"
-    TYPE_HASH: ClassVar[bytes] = keccak(TYPE.encode())
-
-    owner: Address
-    """The `from` of the signed struct: whose items move, and who must have signed."""
-    to: Address
-    id: int
-    amount: int
-    nonce: int
+    owner: Address = signed(ADDRESS, "from")
+    """Whose items move, and who must sign."""
+    to: Address = signed(ADDRESS)
+    id: int = signed(UINT256)
+    amount: int = signed(UINT256)
+    nonce: int = signed(UINT256)
     """Any number the owner has not used; there is no order."""
-    deadline: int
-    """Seconds since the epoch; the last second in which the contract takes it."""
+    deadline: int = signed(UINT256)
+    """Seconds since the epoch; the last second in which the contract takes it. So for all kinds."""
 
-    def struct_hash(self) -> bytes:
-        """EIP-712's hashStruct."""
-        return keccak(
-            self.TYPE_HASH
-            + _address_word(self.owner)
-            + _address_word(self.to)
-            + b"".join(map(_word, (self.id, self.amount, self.nonce, self.deadline)))
-        )
-
-    def message(self) -> dict[str, str]:
-        """The fields under their signed names; numbers as decimal strings, because JSON's end at 2⁵³."""
-        return {
-            "from": self.owner,
-            "to": self.to,
-            "id": str(self.id),
-            "amount": str(self.amount),
-            "nonce": str(self.nonce),
-            "deadline": str(self.deadline),
-        }
-
-    def arguments(self) -> tuple[Any, ...]:
-        """The fields as the contract's struct takes them."""
-        return self.owner, self.to, self.id, self.amount, self.nonce, self.deadline
-
-    @classmethod
-    def from_message(cls, message: Mapping[str, object]) -> Self:
-        """Read `message()` back. Raises UserError at the first field that is missing, unknown or out of range."""
-        _exactly(message, ("from", "to", "id", "amount", "nonce", "deadline"))
-        return cls(
-            owner=address(message["from"], "from"),
-            to=address(message["to"], "to"),
-            id=unsigned(message["id"], "id"),
-            amount=unsigned(message["amount"], "amount"),
-            nonce=unsigned(message["nonce"], "nonce"),
-            deadline=unsigned(message["deadline"], "deadline"),
-        )
+    @property
+    def signers(self) -> Signers:
+        """The owner."""
+        return ((self.owner, self.nonce),)
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+@struct
+class BatchTransfer(Struct):
+    """The owner gives items of several classes to another, all or none."""
+
+    owner: Address = signed(ADDRESS, "from")
+    to: Address = signed(ADDRESS)
+    ids: tuple[int, ...] = signed(array_of(UINT256))
+    """1 … `MAX_ITEMS` classes."""
+    amounts: tuple[int, ...] = signed(array_of(UINT256))
+    """How much of each, in the order of `ids`."""
+    nonce: int = signed(UINT256)
+    deadline: int = signed(UINT256)
+
+    @property
+    def signers(self) -> Signers:
+        """The owner."""
+        return ((self.owner, self.nonce),)
+
+    def sound(self) -> Self:
+        """Itself. Raises UserError where it gives nothing, or `ids` and `amounts` don't match."""
+        if len(self.ids) != len(self.amounts):
+            raise UserError(f"amounts: {len(self.amounts)} amounts for {len(self.ids)} ids")
+        if not self.ids:
+            raise UserError("ids: a batch of nothing")
+        return self
+
+
+@struct
+class Lock(Struct):
     """The owner lets `world` hold `amount` of item class `id` in place until `until`."""
 
-    TYPE: ClassVar[str] = (
-        "Lock(address owner,address world,uint256 id,uint256 amount,uint64 until,uint256 nonce,uint256 deadline)"
-    )
-    TYPE_HASH: ClassVar[bytes] = keccak(TYPE.encode())
-
-    owner: Address
-    world: Address
-    id: int
-    amount: int
-    until: int
+    owner: Address = signed(ADDRESS)
+    world: Address = signed(ADDRESS)
+    id: int = signed(UINT256)
+    amount: int = signed(UINT256)
+    until: int = signed(UINT64)
     """Seconds since the epoch; from then on anyone may release the lock."""
-    nonce: int
-    deadline: int
-    """Seconds since the epoch; the last second in which the contract takes it."""
+    nonce: int = signed(UINT256)
+    deadline: int = signed(UINT256)
 
-    def struct_hash(self) -> bytes:
-        """EIP-712's hashStruct."""
-        return keccak(
-            self.TYPE_HASH
-            + _address_word(self.owner)
-            + _address_word(self.world)
-            + b"".join(map(_word, (self.id, self.amount, self.until, self.nonce, self.deadline)))
-        )
-
-    def message(self) -> dict[str, str]:
-        """The fields under their signed names; numbers as decimal strings, because JSON's end at 2⁵³."""
-        return {
-            "owner": self.owner,
-            "world": self.world,
-            "id": str(self.id),
-            "amount": str(self.amount),
-            "until": str(self.until),
-            "nonce": str(self.nonce),
-            "deadline": str(self.deadline),
-        }
-
-    def arguments(self) -> tuple[Any, ...]:
-        """The fields as the contract's struct takes them."""
-        return self.owner, self.world, self.id, self.amount, self.until, self.nonce, self.deadline
-
-    @classmethod
-    def from_message(cls, message: Mapping[str, object]) -> Self:
-        """Read `message()` back. Raises UserError at the first field that is missing, unknown or out of range."""
-        _exactly(message, ("owner", "world", "id", "amount", "until", "nonce", "deadline"))
-        return cls(
-            owner=address(message["owner"], "owner"),
-            world=address(message["world"], "world"),
-            id=unsigned(message["id"], "id"),
-            amount=unsigned(message["amount"], "amount"),
-            until=unsigned(message["until"], "until", MAX_UINT64),
-            nonce=unsigned(message["nonce"], "nonce"),
-            deadline=unsigned(message["deadline"], "deadline"),
-        )
+    @property
+    def signers(self) -> Signers:
+        """The owner."""
+        return ((self.owner, self.nonce),)
 
 
-Signable = Transfer | Lock
+@struct
+class Unlock(Struct):
+    """The world releases what it holds of the owner's class `id`, before the time is over."""
 
-TYPES: dict[str, type[Transfer] | type[Lock]] = {"Transfer": Transfer, "Lock": Lock}
+    owner: Address = signed(ADDRESS)
+    world: Address = signed(ADDRESS)
+    """Who must sign."""
+    id: int = signed(UINT256)
+    nonce: int = signed(UINT256)
+    """Of the world's nonces."""
+    deadline: int = signed(UINT256)
+
+    @property
+    def signers(self) -> Signers:
+        """The world."""
+        return ((self.world, self.nonce),)
+
+
+@struct
+class Spend(Struct):
+    """The owner lets `world` take up to `max` of item class `id` until `until`.
+
+    It replaces what the world was allowed of this class before; 0 takes it back.
+    """
+
+    owner: Address = signed(ADDRESS)
+    world: Address = signed(ADDRESS)
+    id: int = signed(UINT256)
+    max: int = signed(UINT256)
+    until: int = signed(UINT64)
+    """Seconds since the epoch; the world's last second."""
+    nonce: int = signed(UINT256)
+    deadline: int = signed(UINT256)
+
+    @property
+    def signers(self) -> Signers:
+        """The owner."""
+        return ((self.owner, self.nonce),)
+
+
+@struct
+class Item(Struct):
+    """Some of one class, in a swap."""
+
+    id: int = signed(UINT256)
+    amount: int = signed(UINT256)
+
+
+@struct
+class Swap(Struct):
+    """Two people exchange items, both sides or neither. Both sign the same struct."""
+
+    first: Address = signed(ADDRESS)
+    second: Address = signed(ADDRESS)
+    first_gives: tuple[Item, ...] = signed(array_of(struct_of(Item)), "firstGives")
+    """Up to `MAX_ITEMS`; one side may give nothing."""
+    second_gives: tuple[Item, ...] = signed(array_of(struct_of(Item)), "secondGives")
+    first_nonce: int = signed(UINT256, "firstNonce")
+    second_nonce: int = signed(UINT256, "secondNonce")
+    deadline: int = signed(UINT256)
+
+    @property
+    def signers(self) -> Signers:
+        """Both, the first first."""
+        return ((self.first, self.first_nonce), (self.second, self.second_nonce))
+
+    def sound(self) -> Self:
+        """Itself. Raises UserError where nothing is exchanged, or somebody would swap with themselves."""
+        if not self.first_gives and not self.second_gives:
+            raise UserError("firstGives: neither side gives anything")
+        if self.first == self.second:
+            raise UserError("second: nobody swaps with themselves")
+        return self
+
+
+Signable: TypeAlias = Transfer | BatchTransfer | Lock | Unlock | Spend | Swap
+
+TYPES: dict[str, type[Signable]] = {
+    kind.__name__: kind for kind in (Transfer, BatchTransfer, Lock, Unlock, Spend, Swap)
+}
 """By the name that an intent file states."""
 
 
 def digest(domain: Domain, struct: Signable) -> bytes:
-    """The 32 bytes that the owner's key signs (EIP-712: keccak of 0x19 0x01, the domain and the struct)."""
+    """The 32 bytes that each signer's key signs (EIP-712: keccak of 0x19 0x01, the domain and the struct)."""
     return keccak(b"\x19\x01" + domain.separator() + struct.struct_hash())
 
 
-def _exactly(message: Mapping[str, object], names: tuple[str, ...]) -> None:
-    missing = [name for name in names if name not in message]
-    extra = [str(name)[:40] for name in message if name not in names]
-    if missing or extra:
-        fault = f"lacks {', '.join(missing)}" if missing else f"has unknown fields {', '.join(extra[:5])}"
-        raise UserError(f"the intent's message {fault}")
+def as_typed_data(domain: Domain, struct: Signable) -> dict[str, Any]:
+    """The JSON that other software signs: EIP-712's form, which `eth_signTypedData_v4` and Clef take."""
+    types = {"EIP712Domain": _rows(_DOMAIN_FIELDS)}
+    for kind in (type(struct), *{codec.inner for _, _, codec in struct.ROW if codec.inner}):
+        types[kind.__name__] = _rows([(codec.solidity, name) for _, name, codec in kind.ROW])
+    return {
+        "types": types,
+        "primaryType": type(struct).__name__,
+        "domain": {
+            "name": NAME,
+            "version": VERSION,
+            "chainId": domain.chain_id,
+            "verifyingContract": domain.contract,
+        },
+        "message": struct.message(),
+    }
+
+
+_DOMAIN_FIELDS = [("string", "name"), ("string", "version"), ("uint256", "chainId"), ("address", "verifyingContract")]
+
+
+def _rows(fields: list[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"name": name, "type": solidity} for solidity, name in fields]

@@ -21,7 +21,8 @@ from p2pos.ledger.chain import Chain, set_native_balance
 from p2pos.ledger.intents import SignedIntent
 from p2pos.ledger.rpc import Rpc
 from p2pos.ledger.signer import KeySigner
-from p2pos.ledger.typed_data import Lock, Signable, Transfer, digest
+from p2pos.ledger.terms import Terms
+from p2pos.ledger.typed_data import Lock, Signable, Transfer
 from p2pos.types import Address
 
 COIN = 10**18
@@ -146,7 +147,7 @@ class Ground:
 
     def sign(self, struct: Signable, by: KeySigner) -> SignedIntent:
         domain = self.chain.domain
-        return SignedIntent(domain, struct, by.sign_typed(domain, struct), digest(domain, struct))
+        return SignedIntent.of(domain, struct, by.sign_typed(domain, struct))
 
     def balance(self, of: KeySigner) -> int:
         return self.chain.balance(of.address, self.lantern)
@@ -160,7 +161,7 @@ def running_ground(*, chain_id: int = 31337) -> Iterator[Ground]:
         with anvil.mining():
             chain = Chain.connect(anvil.url, chain_id=chain_id)
             chain = chain.with_contract(chain.deploy(OPERATOR))
-            lantern = chain.create_class(OPERATOR, bytes(32), 0, bytes(32))
+            lantern = chain.create_class(OPERATOR, bytes(32), Terms(0), bytes(32))
         yield Ground(anvil, chain, lantern)
 
 

@@ -6,6 +6,7 @@ from p2pos.ledger.chain import Chain
 from p2pos.ledger.events import ZERO, IntentFailed, Moved
 from p2pos.ledger.intents import Refusal
 from p2pos.ledger.records import RevertError
+from p2pos.ledger.terms import Terms
 from p2pos.ledger.typed_data import Transfer
 from tests.ledger.chains import ALICE, BOB, CAROL, COIN, OPERATOR, person, running_ground
 
@@ -60,19 +61,20 @@ def test_no_chain_at_all(url, error, fault):
 def test_a_class_and_its_items(ground):
     """A class has the id that its issuer and salt foretell; its cap holds, and only the issuer mints."""
     chain, salt = ground.chain, b"\x07" * 32
-    id_ = chain.create_class(OPERATOR, salt, 5, b"\x01" * 32)
+    id_ = chain.create_class(OPERATOR, salt, Terms(5), b"\x01" * 32)
     assert id_ == calldata.class_id(OPERATOR.address, salt)
     receipt = chain.mint(OPERATOR, ALICE.address, id_, 5)
     assert [(one.source, one.target, one.amount) for one in receipt.events if isinstance(one, Moved)] == [
         (ZERO, ALICE.address, 5)
     ]
-    assert tuple(chain.item_class(id_)) == (OPERATOR.address, 5, 5, b"\x01" * 32)
+    found = chain.item_class(id_)
+    assert (found.issuer, found.cap, found.supply, found.digest) == (OPERATOR.address, 5, 5, b"\x01" * 32)
     assert chain.item_class(id_ + 1) is None
     for signer, why in ((OPERATOR, "is capped at 5; this would make 6"), (ALICE, "is not the issuer of class")):
         with pytest.raises(RevertError, match=why):
             chain.mint(signer, ALICE.address, id_, 1)
     with pytest.raises(RevertError, match="exists already"):
-        chain.create_class(OPERATOR, salt, 5, b"\x01" * 32)
+        chain.create_class(OPERATOR, salt, Terms(5), b"\x01" * 32)
 
 
 def test_a_transfer_by_its_own_transaction(ground):
@@ -95,7 +97,7 @@ def test_a_cancelled_nonce(ground):
     """What was signed with a cancelled nonce is refused as used."""
     ground.chain.mint(OPERATOR, ALICE.address, ground.lantern, 1)
     intent = ground.transfer(BOB.address)
-    assert ground.chain.preflight([intent], OPERATOR.address) == [(False, None)]
+    assert ground.chain.preflight([intent], OPERATOR.address) == [(frozenset(), None)]
     ground.chain.cancel(ALICE, intent.struct.nonce)
     assert ground.chain.is_nonce_used(ALICE.address, intent.struct.nonce)
     (found,) = ground.chain.preflight([intent], OPERATOR.address)
@@ -117,11 +119,11 @@ def test_a_lock_holds_in_place(ground):
     """What is locked for a world can't move until the world lets go."""
     chain = ground.chain
     ground.anvil.rpc.call("anvil_setBalance", CAROL.address, hex(COIN))
-    id_ = chain.create_class(OPERATOR, b"\x08" * 32, 1, bytes(32))
+    id_ = chain.create_class(OPERATOR, b"\x08" * 32, Terms(1), bytes(32))
     chain.mint(OPERATOR, ALICE.address, id_, 1)
     until = chain.head().timestamp + 1000
     lock = ground.lock(CAROL.address, until, id_=id_)
-    chain.lock(OPERATOR, lock.struct, lock.signature)
+    chain.lock(OPERATOR, lock.struct, lock.signatures[0])
     assert chain.locked(ALICE.address, id_) == 1
     with pytest.raises(RevertError, match="has only 0 of class"):
         chain.transfer(ALICE, BOB.address, id_, 1)

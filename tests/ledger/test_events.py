@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from p2pos.errors import ChainError
 from p2pos.ledger import events
 from p2pos.ledger.contracts import artifact
+from p2pos.ledger.terms import Policy, Terms
 from tests.ledger.chains import ALICE, BOB, CAROL
 
 uint256 = st.integers(0, 2**256 - 1)
@@ -27,6 +28,7 @@ def log(signature: str, indexed, types=(), data=()) -> dict:
     }
 
 
+FIVES = b"\x05" * 32
 PLACE = events.Place(16, "0xb10c", "0x7a", 2)
 
 
@@ -66,12 +68,31 @@ def test_a_failed_intent_keeps_its_reason(reason):
 
 def test_the_other_events():
     """Classes, nonces and locks decode to what was emitted."""
-    made = log(events.CLASS_CREATED, (7, ALICE.address), ("uint128", "bytes32"), (3, b"\x05" * 32))
-    assert events.decode(made) == [events.ClassCreated(PLACE, 7, ALICE.address, 3, b"\x05" * 32)]
+    types = ("uint128", "bytes32", "bool", "uint8", "uint32", "address", "uint16")
+    made = log(events.CLASS_CREATED, (7, ALICE.address), types, (3, FIVES, True, 2, 60, BOB.address, 250))
+    terms = Terms(3, soulbound=True, policy=Policy.DELAYED, delay=60, royalty_receiver=BOB.address, royalty_bps=250)
+    assert events.decode(made) == [events.ClassCreated(PLACE, 7, ALICE.address, FIVES, terms)]
+    makes = log(events.MINTER_SET, (7, BOB.address), ("uint128",), (40,))
+    assert events.decode(makes) == [events.MinterSet(PLACE, 7, BOB.address, 40)]
+    announced = log(events.UPDATE_PROPOSED, (7, 2), ("bytes32", "uint64"), (FIVES, 99))
+    assert events.decode(announced) == [events.UpdateProposed(PLACE, 7, 2, FIVES, 99)]
+    assert events.decode(log(events.UPDATE_WITHDRAWN, (7, 2))) == [events.UpdateWithdrawn(PLACE, 7, 2)]
+    updated = log(events.CLASS_UPDATED, (7, 2), ("bytes32", "bytes32"), (FIVES, bytes(32)))
+    assert events.decode(updated) == [events.ClassUpdated(PLACE, 7, 2, FIVES, bytes(32))]
     spent = log(events.NONCE_CANCELLED, (ALICE.address, 9))
     assert events.decode(spent) == [events.NonceSpent(PLACE, ALICE.address, 9, cancelled=True)]
     held = log(events.LOCKED, (ALICE.address, BOB.address, 7), ("uint256", "uint64"), (2, 99))
     assert events.decode(held) == [events.LockChanged(PLACE, ALICE.address, BOB.address, 7, 2, 99)]
+    used = log(events.NONCE_USED, (ALICE.address, 9))
+    assert events.decode(used) == [events.NonceSpent(PLACE, ALICE.address, 9, cancelled=False)]
+    failed = log(events.CALL_FAILED, (4,), ("bytes",), (b"why",))
+    assert events.decode(failed) == [events.CallFailed(PLACE, 4, b"why")]
+    may = log(events.SPEND_ALLOWED, (ALICE.address, BOB.address, 7), ("uint256", "uint64"), (2, 99))
+    assert events.decode(may) == [events.SpendAllowed(PLACE, ALICE.address, BOB.address, 7, 2, 99)]
+    took = log(events.SPENT, (ALICE.address, BOB.address, 7), ("uint256", "address"), (2, CAROL.address))
+    assert events.decode(took) == [events.Spent(PLACE, ALICE.address, BOB.address, 7, 2, CAROL.address)]
+    swapped = log(events.SWAPPED, (ALICE.address, BOB.address), ("uint256", "uint256"), (5, 6))
+    assert events.decode(swapped) == [events.Swapped(PLACE, ALICE.address, BOB.address, 5, 6)]
     free = log(events.UNLOCKED, (ALICE.address, BOB.address, 7), ("uint256",), (2,))
     assert events.decode(free) == [events.LockChanged(PLACE, ALICE.address, BOB.address, 7, 2, 0)]
 

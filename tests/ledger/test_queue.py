@@ -8,7 +8,7 @@ from p2pos.ledger import queue as module
 from p2pos.ledger.fees import Fees
 from p2pos.ledger.intents import Refusal, SignedIntent
 from p2pos.ledger.queue import Queue, Sending, Verdict
-from p2pos.ledger.typed_data import Domain, Lock, Transfer, digest
+from p2pos.ledger.typed_data import Domain, Lock, Transfer
 from p2pos.types import Wei
 from tests.ledger.chains import ALICE, BOB, FAR
 
@@ -22,7 +22,7 @@ def signed(nonce: int, *, lock: bool = False, amount: int = 1) -> SignedIntent:
         if lock
         else Transfer(ALICE.address, BOB.address, 7, amount, nonce, FAR)
     )
-    return SignedIntent(DOMAIN, struct, ALICE.sign_typed(DOMAIN, struct), digest(DOMAIN, struct))
+    return SignedIntent.of(DOMAIN, struct, ALICE.sign_typed(DOMAIN, struct))
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_failed_intent_comes_again_with_its_new_signature(queue):
     """The signature that counts is the newest: a contract wallet may have changed its keys."""
     queue.accept([signed(1)], 1.0)
     queue.fail([Verdict(1, "failed", Refusal.WRONG_SIGNER, "old key")])
-    again = dataclasses.replace(signed(1), signature=b"new")
+    again = dataclasses.replace(signed(1), signatures=(b"new",))
     queue.accept([again], 2.0)
     assert [one.intent for one in queue.waiting(1)] == [again]
 

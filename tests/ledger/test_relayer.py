@@ -18,7 +18,7 @@ from p2pos.ledger.intents import Refusal, RefusedError, SignedIntent
 from p2pos.ledger.queue import Queue
 from p2pos.ledger.relayer import MAX_ARRIVING, Relayer
 from p2pos.ledger.submitter import Submitter
-from p2pos.ledger.typed_data import Transfer, digest
+from p2pos.ledger.typed_data import Transfer
 from tests.ledger.chains import ALICE, BOB, CAROL, OPERATOR, SESAME, contract_wallet, person, running_ground
 from tests.ledger.services import RelayerProcess
 
@@ -84,7 +84,7 @@ def test_the_six_refusals(ground, relayer, lanterns):
 
     def elsewhere(**changes) -> SignedIntent:
         other = dataclasses.replace(domain, **changes)
-        return SignedIntent(other, sound.struct, ALICE.sign_typed(other, sound.struct), digest(other, sound.struct))
+        return SignedIntent.of(other, sound.struct, ALICE.sign_typed(other, sound.struct))
 
     cases = {
         Refusal.REPLAYED: used,
@@ -92,7 +92,7 @@ def test_the_six_refusals(ground, relayer, lanterns):
         Refusal.EXPIRED: ground.transfer(BOB.address, deadline=1),
         Refusal.WRONG_CHAIN: elsewhere(chain_id=1),
         Refusal.WRONG_CONTRACT: elsewhere(contract=BOB.address),
-        Refusal.WRONG_SIGNER: dataclasses.replace(sound, signature=BOB.sign_typed(domain, sound.struct)),
+        Refusal.WRONG_SIGNER: dataclasses.replace(sound, signatures=(BOB.sign_typed(domain, sound.struct),)),
     }
     errors = {refusal: refused(relayer, intent) for refusal, intent in cases.items()}
     assert {refusal: error.refusal for refusal, error in errors.items()} == {refusal: refusal for refusal in cases}
@@ -137,9 +137,9 @@ def test_a_contract_wallet_signs(ground, relayer):
     ground.chain.mint(person("operator"), wallet.address, ground.lantern, 3)
     struct = Transfer(wallet.address, BOB.address, ground.lantern, 3, 1, 1 << 40)
     domain = ground.chain.domain
-    wrong = SignedIntent(domain, struct, b"\x00" * 32, digest(domain, struct))
+    wrong = SignedIntent.of(domain, struct, b"\x00" * 32)
     assert refused(relayer, wrong).refusal is Refusal.WRONG_SIGNER
-    right = dataclasses.replace(wrong, signature=SESAME)
+    right = dataclasses.replace(wrong, signatures=(SESAME,))
     relayer.client.submit(right)
     relayer.client.wait(right.id, WAIT_S)
     assert ground.balance(wallet) == 0
@@ -147,7 +147,7 @@ def test_a_contract_wallet_signs(ground, relayer):
 
 def test_what_is_not_an_intent(relayer):
     """Nonsense and bodies that are too large get an error body, not a crash."""
-    for content, code in ((b"{", 422), (b"[1]", 422), (b" " * 20_000, 413)):
+    for content, code in ((b"{", 422), (b"[1]", 422), (b" " * 40_000, 413)):
         response = httpx.post(f"{relayer.client.url}/intents", content=content)
         assert response.status_code == code
         assert response.json()["error"]["refusal"] == "malformed"
@@ -165,7 +165,7 @@ def test_codes_over_http(ground, relayer, lanterns):
     assert post(intent) == (202, "")
     relayer.client.wait(intent.id, WAIT_S)
     assert post(intent) == (409, "replayed")
-    assert post(dataclasses.replace(intent, signature=bytes(65))) == (409, "replayed")
+    assert post(dataclasses.replace(intent, signatures=(bytes(65),))) == (409, "replayed")
     assert post(ground.transfer(BOB.address, deadline=1)) == (422, "expired")
 
 

@@ -11,7 +11,7 @@ from tests.ledger.chains import ALICE
 
 REVERTS = Reverts(artifact().abi)
 ERRORS = [one for one in artifact().abi if one["type"] == "error"]
-SAMPLES = {"address": ALICE.address, "string": "no", "bytes32": bytes(32), "bytes4": bytes(4), "bytes": b""}
+SAMPLES = {"address": ALICE.address, "string": "no", "bytes32": bytes(32), "bytes": b"", "bytes4": b"\x01\x02\x03\x04"}
 PLUMBING = {
     # can't come from a call that we make: the constructor's, and approvals and arrays of the standard's batch calls
     "InvalidShortString",

@@ -1,57 +1,110 @@
-import dataclasses
+import itertools
 
 import pytest
 
-from p2pos.ledger.events import IntentFailed, LockChanged, Moved, NonceSpent, Place
-from p2pos.ledger.settlement import failure, took_effect
-from p2pos.ledger.typed_data import Lock, Transfer
+from p2pos.ledger.events import CallFailed, IntentFailed, LockChanged, Moved, NonceSpent, Place, SpendAllowed, Swapped
+from p2pos.ledger.settlement import call_failure, failure, took_effect
+from p2pos.ledger.typed_data import BatchTransfer, Item, Lock, Spend, Swap, Transfer, Unlock
 from tests.ledger.chains import ALICE, BOB, CAROL
 
-TRANSFER = Transfer(ALICE.address, BOB.address, 7, 2, 5, 99)
-LOCK = Lock(ALICE.address, BOB.address, 7, 2, 60, 5, 99)
+A, B = ALICE.address, BOB.address
+TRANSFER = Transfer(A, B, 7, 2, 5, 99)
+BATCH = BatchTransfer(A, B, (7, 8), (2, 3), 5, 99)
+LOCK = Lock(A, B, 7, 2, 60, 5, 99)
+UNLOCK = Unlock(A, B, 7, 5, 99)
+SPEND = Spend(A, B, 7, 2, 60, 5, 99)
+SWAP = Swap(A, B, (Item(7, 2),), (Item(8, 3), Item(9, 1)), 5, 6, 99)
 
 
 def place(log: int) -> Place:
     return Place(1, "0xb", "0x7", log)
 
 
-SPENT = NonceSpent(place(3), ALICE.address, 5, cancelled=False)
-MOVED = Moved(place(4), 0, CAROL.address, ALICE.address, BOB.address, 7, 2)
+SPENT = NonceSpent(place(3), A, 5, cancelled=False)
+MOVED = Moved(place(4), 0, CAROL.address, A, B, 7, 2)
+BATCH_MOVED = [MOVED, Moved(place(4), 1, CAROL.address, A, B, 8, 3)]
+SWAPPED = [
+    NonceSpent(place(4), B, 6, cancelled=False),
+    Swapped(place(5), A, B, 5, 6),
+    Moved(place(6), 0, CAROL.address, A, B, 7, 2),
+    Moved(place(7), 0, CAROL.address, B, A, 8, 3),
+    Moved(place(7), 1, CAROL.address, B, A, 9, 1),
+]
+DEEDS = [
+    (TRANSFER, [MOVED]),
+    (BATCH, BATCH_MOVED),
+    (LOCK, [LockChanged(place(4), A, B, 7, 2, 60)]),
+    (SPEND, [SpendAllowed(place(4), A, B, 7, 2, 60)]),
+    (SWAP, SWAPPED),
+]
+BY_KIND = {"ids": lambda one: type(one).__name__ if hasattr(one, "signers") else ""}
 
 
-def test_a_transfer_that_took_effect():
-    """The nonce and right after it the movement that was signed: it took effect."""
-    assert took_effect(TRANSFER, [SPENT, MOVED])
+@pytest.mark.parametrize(("struct", "deed"), DEEDS, **BY_KIND)
+def test_what_took_effect(struct, deed):
+    """The nonce and right after it what was signed: it took effect, whatever happened before and after."""
+    other = NonceSpent(place(1), CAROL.address, 5, cancelled=False)
+    assert took_effect(struct, [SPENT, *deed])
+    assert took_effect(struct, [other, SPENT, *deed, MOVED._replace(place=place(50))])
 
 
-def test_a_lock_that_took_effect():
-    """Likewise for a lock."""
-    held = LockChanged(place(4), ALICE.address, BOB.address, 7, 2, 60)
-    assert took_effect(LOCK, [SPENT, held])
-    assert not took_effect(LOCK, [SPENT, dataclasses.replace(held, until=61)])
+@pytest.mark.parametrize(("struct", "deed"), DEEDS, **BY_KIND)
+def test_every_event_and_every_field_of_it_counts(struct, deed):
+    """Without one of the events, or with one number or name changed, nothing is proven."""
+    for gone in range(len(deed)):
+        assert not took_effect(struct, [SPENT, *deed[:gone], *deed[gone + 1 :]])
+    for at, event in enumerate(deed):
+        for field in event._fields:
+            if field in {"place", "position", "operator"}:
+                continue
+            value = getattr(event, field)
+            changed = event._replace(**{field: CAROL.address if isinstance(value, str) else value + 1})
+            assert not took_effect(struct, [SPENT, *deed[:at], changed, *deed[at + 1 :]]), (event, field)
 
 
-@pytest.mark.parametrize(
-    "events",
-    [
-        [],
-        [SPENT],
-        [MOVED],
-        [SPENT, dataclasses.replace(MOVED, place=place(5))],
-        [SPENT, dataclasses.replace(MOVED, amount=1)],
-        [SPENT, dataclasses.replace(MOVED, target=CAROL.address)],
-        [dataclasses.replace(SPENT, nonce=6), MOVED],
-        [dataclasses.replace(SPENT, cancelled=True), MOVED],
-        [MOVED, SPENT],
-    ],
-)
-def test_what_does_not_prove_it(events):
-    """Another movement, another nonce, or one that a hook put elsewhere proves nothing."""
-    assert not took_effect(TRANSFER, events)
+@pytest.mark.parametrize(("struct", "deed"), DEEDS, **BY_KIND)
+def test_what_comes_later_proves_nothing(struct, deed):
+    """A deed that does not follow its nonce at once could be a hook's doing."""
+    later = [event._replace(place=place(event.place.log + 1)) for event in deed]
+    assert not took_effect(struct, [SPENT, *later])
+    assert not took_effect(struct, [SPENT._replace(cancelled=True), *deed])
+    assert not took_effect(struct, [SPENT._replace(nonce=6), *deed])
+    assert not took_effect(struct, [*deed, SPENT])
+    assert not took_effect(struct, [])
+
+
+def test_a_release_is_by_the_world():
+    """An unlock is proven by the world's nonce and the release, of whatever amount."""
+    released = LockChanged(place(4), A, B, 7, 2, 0)
+    by_world = NonceSpent(place(3), B, 5, cancelled=False)
+    assert took_effect(UNLOCK, [by_world, released])
+    assert not took_effect(UNLOCK, [SPENT, released])
+    assert not took_effect(UNLOCK, [by_world, released._replace(until=60)])
+
+
+def test_a_hook_between_the_sides_of_a_swap():
+    """What the first gave calls the receiver's hook, so events may stand before what the second gave."""
+    hooked = [MOVED._replace(place=place(7)), *(one._replace(place=place(9)) for one in SWAPPED[3:])]
+    assert took_effect(SWAP, [SPENT, *SWAPPED[:3], *hooked])
+    assert not took_effect(SWAP, [SPENT, *SWAPPED[:3], *hooked[:-1]])
+
+
+@pytest.mark.parametrize("side", ["first_gives", "second_gives"])
+def test_a_swap_in_which_one_side_gives_nothing(side):
+    """A side that gives nothing emits nothing."""
+    fields = {"first_gives": SWAP.first_gives, "second_gives": SWAP.second_gives} | {side: ()}
+    swap = Swap(A, B, *fields.values(), 5, 6, 99)
+    moves = [one for one in SWAPPED[2:] if (one.source == A) == (side == "second_gives")]
+    logs = {log: 6 + at for at, (log, _) in enumerate(itertools.groupby(moves, lambda one: one.place.log))}
+    moves = [one._replace(place=place(logs[one.place.log])) for one in moves]
+    assert took_effect(swap, [SPENT, *SWAPPED[:2], *moves])
+    assert not took_effect(swap, [SPENT, *SWAPPED[:2]])
 
 
 def test_a_failure_carries_its_reason():
-    """IntentFailed for this owner and nonce gives the revert data; another's does not."""
-    failed = IntentFailed(place(3), ALICE.address, 5, b"why")
+    """IntentFailed for this owner and nonce, or CallFailed for this position, gives the revert data."""
+    failed = IntentFailed(place(3), A, 5, b"why")
     assert failure(TRANSFER, [failed]) == b"why"
-    assert failure(TRANSFER, [dataclasses.replace(failed, nonce=6)]) is None
+    assert failure(TRANSFER, [failed._replace(nonce=6)]) is None
+    assert call_failure(2, [CallFailed(place(3), 1, b"x"), CallFailed(place(4), 2, b"why")]) == b"why"
+    assert call_failure(0, [failed]) is None
