@@ -42,8 +42,8 @@ class Settings(BaseSettings):
     offline: bool = False
     """Fetch no model, from a hub or from peers: use what is here."""
 
-    rpc_url: str = ""
-    """The chain's JSON-RPC end point."""
+    rpc_url: Annotated[tuple[str, ...], NoDecode] = ()
+    """The chain's JSON-RPC end point, or several of the same chain; in the environment, separated by commas."""
     chain_id: int = 0
     """The chain id that rpc_url must answer with; 0 takes what it says."""
     contract: str = ""
@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     api_token_file: Path | None = None
     """A file (mode 0600) whose first line requests to a node's HTTP interface must bear."""
 
-    @field_validator("bootstrap", mode="before")
+    @field_validator("bootstrap", "rpc_url", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value

@@ -20,7 +20,7 @@ def test_the_file_is_that_of_the_home_in_the_environment(tmp_path: Path, monkeyp
     """P2POS_HOME says where p2pos.toml is."""
     (tmp_path / "p2pos.toml").write_text('rpc_url = "http://127.0.0.1:1"\n')
     monkeypatch.setenv("P2POS_HOME", str(tmp_path))
-    assert config.load().rpc_url == "http://127.0.0.1:1"
+    assert config.load().rpc_url == ("http://127.0.0.1:1",)
 
 
 def test_bootstrap_is_split_at_commas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -27,7 +27,12 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
 
     """
     flags: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
-        "rpc_url": click.option("--rpc-url", help="The chain's JSON-RPC end point."),
+        "rpc_url": click.option(
+            "--rpc-url",
+            multiple=True,
+            metavar="URL",
+            help="The chain's JSON-RPC end point. Given several times: the head is what a majority of them says.",
+        ),
         "contract": click.option("--contract", help="Address of the assets contract."),
         "relayer_url": click.option("--relayer-url", help="HTTP end point of a relayer."),
         "bootstrap": click.option("--bootstrap", multiple=True, help="Multiaddress of a peer to join through."),

@@ -5,30 +5,29 @@ in hundreds (`preflight`, `receipts`, `send_raw`) travels as JSON arrays through
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
-import requests
 from eth_typing import ChecksumAddress, HexStr
-from web3 import HTTPProvider, Web3
+from web3 import Web3
 from web3.exceptions import ContractLogicError, TimeExhausted, Web3Exception, Web3RPCError
-from web3.types import TxParams
+from web3.providers import BaseProvider
+from web3.types import RPCEndpoint, RPCResponse, TxParams
 
 from p2pos.errors import ChainError, UnavailableError, UserError
-from p2pos.ledger import calldata, events
+from p2pos.ledger import calldata, events, rpc_pool
 from p2pos.ledger.contracts import artifact
 from p2pos.ledger.fees import Fees
 from p2pos.ledger.intents import SignedIntent
 from p2pos.ledger.records import Block, ClassInfo, Preflight, Receipt, RevertError
 from p2pos.ledger.reverts import Revert, Reverts
-from p2pos.ledger.rpc import Rpc, RpcError, revert_data, unreachable
+from p2pos.ledger.rpc import Rpc, RpcError, revert_data
+from p2pos.ledger.rpc_http import Deadlines, check_url, public_name
 from p2pos.ledger.signer import SignedTransaction, Signer
 from p2pos.ledger.terms import Terms
 from p2pos.ledger.typed_data import Domain, Lock, Transfer, address, digest
 from p2pos.types import Address, Wei
 
-CALL_TIMEOUT_S = 15.0
-"""Of one request. Public end points answer within 1 s; fifteen allow for a slow link and one retry by TCP."""
 RECEIPT_TIMEOUT_S = 180.0
 """For one transaction. Fifteen Ethereum slots of 12 s."""
 MAX_TURNS = 5
@@ -40,7 +39,7 @@ RECEIPT_POLL_S = 0.1
 class Chain:
     """A chain, and where `contract` is given, the asset contract on it. Make one with `connect`."""
 
-    def __init__(self, w3: Web3, rpc: Rpc, chain_id: int, contract: Address | None) -> None:
+    def __init__(self, w3: Web3, rpc: Rpc | rpc_pool.RpcPool, chain_id: int, contract: Address | None) -> None:
         self._w3 = w3
         self._rpc = rpc
         self.chain_id = chain_id
@@ -49,46 +48,61 @@ class Chain:
         self.reverts = Reverts(artifact().abi)
 
     @classmethod
-    def connect(cls, rpc_url: str, *, chain_id: int = 0, contract: str = "") -> "Chain":
+    def connect(
+        cls,
+        rpc_url: str | Sequence[str],
+        *,
+        chain_id: int = 0,
+        contract: str = "",
+        deadlines: Deadlines | None = None,
+    ) -> "Chain":
         """Reach a chain and make sure that it is the one that is meant.
 
         Args:
-            rpc_url: its JSON-RPC end point, http or https.
+            rpc_url: its JSON-RPC end point, http or https, or several: then see `rpc_pool`.
             chain_id: what it must answer; 0 takes what it says.
             contract: address of the asset contract; "" where there is none yet.
+            deadlines: of each request.
 
         Raises:
             UserError: no or an odd URL, another chain id, nothing or something else at the contract's address.
-            UnavailableError: nobody answers there.
+            UnavailableError: nobody answers there, or no majority agrees.
 
         """
-        if not rpc_url:
+        urls = [rpc_url] if isinstance(rpc_url, str) else list(rpc_url)
+        if not any(urls):
             raise UserError("no chain is set", hint="give --rpc-url, or --home of a devnet")
-        if not rpc_url.startswith(("http://", "https://")):
-            raise UserError(f"“{rpc_url}” is not an http or https URL", hint="check --rpc-url")
-        provider = HTTPProvider(rpc_url, request_kwargs={"timeout": CALL_TIMEOUT_S}, exception_retry_configuration=None)
-        w3 = Web3(provider, middleware=[])
-        rpc = Rpc(rpc_url)
+        for url in urls:
+            check_url(url)
+        rpc = rpc_pool.connect(urls, chain_id, deadlines)
         try:
             answered = int(rpc.call("eth_chainId"), 16)
-        except (TypeError, ValueError, RpcError) as exc:
+        except RpcError as exc:
             raise UnavailableError(
-                f"{rpc_url} doesn't answer as a chain's JSON-RPC end point", hint="check --rpc-url"
+                f"{rpc.name} doesn't answer as a chain's JSON-RPC end point", hint="check --rpc-url"
             ) from exc
         if chain_id and answered != chain_id:
             raise UserError(
-                f"the chain at {rpc_url} has id {answered}, not {chain_id}",
+                f"the chain at {public_name(urls[0])} has id {answered}, not {chain_id}",
                 hint="check --rpc-url and the setting chain_id",
                 wanted=chain_id,
                 found=answered,
             )
-        chain = cls(w3, rpc, answered, None)
+        chain = cls(Web3(_Provider(rpc), middleware=[]), rpc, answered, None)
         return chain.with_contract(contract) if contract else chain
 
     @property
     def url(self) -> str:
-        """The JSON-RPC end point."""
+        """The JSON-RPC end point, of several the one in use."""
         return self._rpc.url
+
+    def consistent(self) -> AbstractContextManager[None]:
+        """What this thread reads within comes from one end point; where that fails, UnavailableError is raised."""
+        return self._rpc.consistent()
+
+    def health(self) -> list[dict[str, Any]]:
+        """The state of each end point; see `RpcPool.health`."""
+        return self._rpc.health()
 
     @property
     def contract(self) -> Address:
@@ -388,33 +402,42 @@ class Chain:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
+        """Turn web3's errors into ours."""
         try:
-            with _translated(self.url):
-                yield
+            yield
         except ContractLogicError as exc:
             raise RevertError(self.reverts.read(revert_data(exc.data))) from exc
+        except TimeExhausted as exc:
+            raise UnavailableError(
+                f"the transaction is in no block after {RECEIPT_TIMEOUT_S:.0f} s",
+                hint="it may still get in; look later",
+            ) from exc
+        except Web3RPCError as exc:
+            error = (exc.rpc_response or {}).get("error")
+            raise RpcError(str(error.get("message") if isinstance(error, dict) else exc.message)) from exc
+        except (Web3Exception, ValueError) as exc:
+            raise UnavailableError(
+                f"{self._rpc.name} doesn't answer as a chain's JSON-RPC end point ({type(exc).__name__})",
+                hint="check --rpc-url",
+            ) from exc
 
 
-@contextmanager
-def _translated(url: str) -> Iterator[None]:
-    """Turn web3's and requests' errors into ours; a contract's refusal passes."""
-    try:
-        yield
-    except ContractLogicError:
-        raise
-    except (requests.ConnectionError, requests.Timeout) as exc:
-        raise unreachable(url, exc) from exc
-    except TimeExhausted as exc:
-        raise UnavailableError(
-            f"the transaction is in no block after {RECEIPT_TIMEOUT_S:.0f} s", hint="it may still get in; look later"
-        ) from exc
-    except Web3RPCError as exc:
-        error = (exc.rpc_response or {}).get("error")
-        raise RpcError(str(error.get("message") if isinstance(error, dict) else exc.message)) from exc
-    except (requests.RequestException, Web3Exception, ValueError) as exc:
-        raise UnavailableError(
-            f"{url} doesn't answer as a chain's JSON-RPC end point ({type(exc).__name__})", hint="check --rpc-url"
-        ) from exc
+class _Provider(BaseProvider):
+    """Carries what web3 asks by itself to our end points, with their deadlines and their failover."""
+
+    def __init__(self, rpc: Rpc | rpc_pool.RpcPool) -> None:
+        super().__init__()
+        self._rpc = rpc
+
+    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        """The answer in JSON-RPC's form. Raises UnavailableError."""
+        try:
+            return {"jsonrpc": "2.0", "id": 0, "result": self._rpc.call(method, *params)}
+        except RpcError as exc:
+            error = {"code": exc.code, "message": exc.text}
+            if exc.is_revert:
+                error["data"] = "0x" + exc.data.hex()
+            return cast("RPCResponse", {"jsonrpc": "2.0", "id": 0, "error": error})
 
 
 def set_native_balance(rpc_url: str, of: str, wei: int) -> None:

@@ -72,7 +72,7 @@ def test_settings_are_read_by_every_command(tmp_path: Path) -> None:
     values = {"rpc_url": "http://x", "chain_id": 5, "model": str(home.path), "bootstrap": ["/ip4/a", "/ip4/b"]}
     home.write_settings(values)
     settings = config.load(home=home.path)
-    assert (settings.rpc_url, settings.chain_id, settings.model) == ("http://x", 5, str(home.path))
+    assert (settings.rpc_url, settings.chain_id, settings.model) == (("http://x",), 5, str(home.path))
     assert settings.bootstrap == ("/ip4/a", "/ip4/b")
 
 
