@@ -14,6 +14,7 @@ from p2pos.errors import InternalError, P2posError, UserError
 
 BENCHES = (
     "churn",
+    "descriptor",
     "dht",
     "failover",
     "generate",

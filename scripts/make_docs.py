@@ -1,20 +1,25 @@
-"""Write docs/cli.md from the commands themselves and docs/models.md from the record of the parity bench.
+"""Write the pages that are made: cli.md, models.md and descriptor.schema.json in docs.
+
+They come from the commands themselves, the record of the parity bench, and the descriptor's model.
 
 `--check` compares, and ends 1 where a page has drifted.
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
+from p2pos.assets.schema import schema
 from p2pos.cli.main import root
 from p2pos.shard import support
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "cli.md"
 MODELS = DOCS / "models.md"
+SCHEMA = DOCS / "descriptor.schema.json"
 WIDTH = 96
 HEAD = """# The command line
 
@@ -71,6 +76,11 @@ def models_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def schema_page() -> str:
+    """The JSON Schema of descriptors, whole."""
+    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+
+
 def page() -> str:
     """The page of commands, whole."""
     return HEAD + "".join(sections(root, None, "p2pos"))
@@ -99,7 +109,7 @@ def sections(command: click.Command, parent: click.Context | None, name: str) ->
 
 def main() -> None:
     """Write the pages, or check them."""
-    for path, text in ((PAGE, page()), (MODELS, models_page())):
+    for path, text in ((PAGE, page()), (MODELS, models_page()), (SCHEMA, schema_page())):
         if "--check" not in sys.argv[1:]:
             path.write_text(text, encoding="utf-8")
         elif path.read_text(encoding="utf-8") != text:

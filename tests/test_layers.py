@@ -41,7 +41,7 @@ SOLE_IMPORTER = {
 
 PURE = (
     "wire",
-    *(f"content/{name}.py" for name in ("cid", "chunks", "bucket", "exchange", "strict_json")),
+    *(f"content/{name}.py" for name in ("cid", "chunks", "bucket", "exchange", "strict_json", "unixfs", "car")),
     *(f"shard/{name}.py" for name in ("backoff", "coverage", "placement", "planning", "ring", "routing", "scheduler")),
     "shard/session.py",
     "shard/owner.py",
@@ -61,7 +61,7 @@ PURE = (
     "ledger/deeds.py",
     "ledger/rpc_answers.py",
     "ledger/rpc_quorum.py",
-    "assets/descriptor.py",
+    "assets",
     "devnet/story.py",
     *(f"node/{name}.py" for name in ("table", "gossip", "kademlia", "records", "conduct")),
     *(f"node/{name}.py" for name in ("reachability", "relay_book")),

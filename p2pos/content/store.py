@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from p2pos.content import cid
+from p2pos.content.cid import Codec
+from p2pos.content.unixfs import MAX_BLOCK
 from p2pos.errors import UnavailableError, UserError
 from p2pos.types import Cid
 
-MAX_BLOCK = 64 << 20
-"""Bytes; as much as one frame on the wire carries, because every block is there to be asked for."""
+MAX_READ = MAX_BLOCK + 1
+"""Bytes that are read of a file at most: one that was damaged into a larger one is not taken into memory."""
 
 
 class Store:
@@ -22,13 +24,13 @@ class Store:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def put(self, data: bytes) -> Cid:
+    def put(self, data: bytes, codec: Codec = "raw") -> Cid:
         """Keep a block and return its CID. On return it is on disk. Raises UserError where it is too large."""
         if len(data) > MAX_BLOCK:
             raise UserError(f"a block of {len(data)} bytes is over the limit of {MAX_BLOCK}")
-        name = cid.of(data)
+        name = cid.of(data, codec)
         path = self._path(name)
-        if path.exists() and cid.of(path.read_bytes()) == name:
+        if path.exists() and _read(path) == data:
             return name
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{secrets.token_hex(8)}")
@@ -47,13 +49,13 @@ class Store:
 
         Raises UserError where the name is not a CID of ours; UnavailableError where the file was damaged.
         """
-        cid.digest(name)
+        cid.encode(name)
         path = self._path(name)
         try:
-            data = path.read_bytes()
+            data = _read(path)
         except FileNotFoundError:
             return None
-        if cid.of(data) != name:
+        if not cid.is_of(name, data):
             raise UnavailableError(f"the block {name} is damaged on disk", hint=f"remove {path} and fetch it again")
         return data
 
@@ -64,5 +66,17 @@ class Store:
         for path in sorted(self.directory.glob("??/b*")):
             yield Cid(path.name)
 
+    def sound(self, name: Cid) -> bytes | None:
+        """A block, verified; None where it isn't here or was damaged. Raises UserError as `get`."""
+        try:
+            return self.get(name)
+        except UnavailableError:
+            return None
+
     def _path(self, name: Cid) -> Path:
         return self.directory / name[-2:] / name
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_READ)

@@ -10,6 +10,10 @@ from typing import Any
 
 MAX_DEPTH = 64
 """Levels. A model's config nests four deep, a manifest three."""
+MAX_INT = (1 << 53) - 1
+"""IEEE doubles are exact up to here."""
+MAX_DIGITS = 17
+"""Of such a number, with its sign. Python refuses to read those of thousands, in words of its own."""
 
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
@@ -30,6 +34,36 @@ def loads(data: bytes, *, unique_keys: bool = False) -> Any:
         _require_shallow(data)
     # decoded here, because the parser would guess UTF-16, in which the bytes counted above mean something else
     return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique if unique_keys else None)
+
+
+def loads_exact(data: bytes) -> Any:
+    """The value of a document that has one meaning only, whoever reads it.
+
+    Raises ValueError as `loads` with `unique_keys`, and where it begins with a byte order mark, or holds a number that
+    is no whole one up to 2⁵³: those that IEEE doubles, which most other readers have, can't tell apart.
+    """
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+        _require_shallow(data)
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise ValueError("begins with a byte order mark")
+    return json.loads(
+        data.decode("utf-8"),
+        object_pairs_hook=_unique,
+        parse_int=_whole,
+        parse_float=_no_number,
+        parse_constant=_no_number,
+    )
+
+
+def _whole(text: str) -> int:
+    value = int(text) if len(text) <= MAX_DIGITS else MAX_INT + 1
+    if abs(value) > MAX_INT:
+        raise ValueError(f"holds {text[:20]}, which is no whole number up to 2⁵³")
+    return value
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"holds {text[:20]}, which is no whole number")
 
 
 def _require_shallow(data: bytes) -> None:

@@ -1,5 +1,4 @@
 import json
-import unicodedata
 
 import pytest
 import rfc8785
@@ -7,23 +6,60 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pos.assets.descriptor import MAX_ATTRIBUTES, MAX_BYTES, MAX_INT, Descriptor, FileRef
+from p2pos.assets.plain_text import plain
 from p2pos.content import cid
 from p2pos.errors import UserError
 
-words = st.text(st.characters(categories=["L", "N"], codec="utf-8"), min_size=1, max_size=20).filter(
-    lambda text: unicodedata.is_normalized("NFC", text)
-)
-values = st.booleans() | st.integers(-MAX_INT, MAX_INT) | words
+NOT_SHOWN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+def is_plain(text):
+    try:
+        plain(text)
+    except ValueError:
+        return False
+    return True
+
+
+texts = st.text(st.characters(exclude_categories=NOT_SHOWN, codec="utf-8"), max_size=40).filter(is_plain)
+words = texts.filter(bool)
+values = st.booleans() | st.integers(-MAX_INT, MAX_INT) | texts
 keys = st.from_regex(r"\A[a-z][a-z0-9_]{0,31}\Z")
-descriptors = st.builds(
-    lambda name, kind, attributes: Descriptor.make(name=name, kind=kind, attributes=attributes),
-    words,
-    st.sampled_from(["item", "currency"]),
-    st.dictionaries(keys, values, max_size=5),
+refs = st.builds(
+    lambda data, codec, size, media_type, licence, role: FileRef(
+        cid=cid.of(data, codec), size=size, media_type=media_type, licence=licence, role=role
+    ),
+    st.binary(max_size=4),
+    st.sampled_from(["raw", "dag-pb"]),
+    st.integers(0, 1 << 40),
+    st.sampled_from(["model/gltf-binary", "image/png", "audio/ogg"]),
+    st.sampled_from(["", "CC0-1.0"]),
+    st.sampled_from(["model", "image", "audio", "lod-1"]),
 )
 
 
-@given(descriptors)
+@st.composite
+def descriptors(draw):
+    attributes = draw(st.dictionaries(keys, values, max_size=8))
+    numbers = sorted(key for key, value in attributes.items() if type(value) is int)
+    units = draw(st.dictionaries(st.sampled_from(numbers), st.sampled_from(["g", "mm"]))) if numbers else {}
+    return Descriptor.make(
+        name=draw(words),
+        kind=draw(st.sampled_from(["item", "currency"])),
+        description=draw(texts),
+        attributes=attributes,
+        units=units,
+        files=draw(st.lists(refs, max_size=4)),
+    )
+
+
+@given(descriptors())
+def test_canonical_is_what_rfc8785_says(descriptor):
+    """The serialiser that is fast gives the bytes of the one that follows the RFC to the letter."""
+    assert descriptor.canonical() == rfc8785.dumps(descriptor.model_dump(mode="json"))
+
+
+@given(descriptors())
 def test_a_descriptor_reads_back(descriptor):
     """The canonical bytes give the same descriptor, and their CID holds the digest that stands on chain."""
     data = descriptor.canonical()
@@ -32,7 +68,7 @@ def test_a_descriptor_reads_back(descriptor):
     assert cid.from_digest(descriptor.digest()) == descriptor.cid()
 
 
-@given(descriptors, st.data())
+@given(descriptors(), st.data())
 def test_one_flipped_bit_is_another_document(descriptor, data):
     """Any changed bit gives another address, or no descriptor at all."""
     raw = bytearray(descriptor.canonical())
@@ -82,6 +118,11 @@ def test_defaults_are_spelled_out():
         ({"name": "x", "attributes": {f"a{n}": n for n in range(MAX_ATTRIBUTES + 1)}}, "attributes"),
         ({"name": "x", "attributes": {f"a{n}": "x" * 1000 for n in range(MAX_ATTRIBUTES)}}, f"limit of {MAX_BYTES}"),
         ({"name": "x", "files": [{"role": "image"}]}, "files"),
+        ({"name": "x", "files": "image"}, "files"),
+        ({"name": "x", "image": "http://203.0.113.1/x.png"}, "image is not empty, as the files say"),
+        ({"name": "x", "units": {"mass": "g"}}, "“mass” is no attribute that is a whole number"),
+        ({"name": "x", "units": {"lit": "g"}, "attributes": {"lit": True}}, "“lit” is no attribute"),
+        ({"name": "\ud800"}, "name"),
     ],
 )
 def test_what_a_descriptor_may_not_hold(fields, fault):
@@ -99,3 +140,42 @@ def test_files_are_named_by_cid():
     assert Descriptor.parse(made.canonical()) == made
     with pytest.raises(UserError, match="files"):
         Descriptor.make(name="x", files=[{**fields, "cid": "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG"}])
+
+
+def test_the_document_is_what_wallets_look_for():
+    """Its image and its animation are those of the files with these roles, whoever writes them."""
+    data = {"size": 3, "media_type": "image/png"}
+    named = {role: cid.of(role.encode()) for role in ("image", "model", "lod-1")}
+    made = Descriptor.make(name="x", files=[{**data, "role": role, "cid": named[role]} for role in named])
+    assert made.image == f"ipfs://{named['image']}"
+    assert made.animation_url == f"ipfs://{named['model']}"
+    spoilt = made.canonical().replace(f'"image":"ipfs://{named["image"]}"'.encode(), b'"image":""')
+    with pytest.raises(UserError, match="as the files say"):
+        Descriptor.parse(spoilt)
+
+
+def test_another_digest_is_refused_first():
+    """Where the digest is known, bytes that don't have it are not even read."""
+    made = Descriptor.make(name="x")
+    assert Descriptor.parse(made.canonical(), made.digest()) == made
+    with pytest.raises(UserError, match="digest is not the one on chain"):
+        Descriptor.parse(b"[", made.digest())
+
+
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        (b'{"name": "x", "name": "y"}', "names “name” twice"),
+        (b'{"name": "x", "attributes": {"a": 1.0}}', "no whole number"),
+        (b'{"name": "x", "attributes": {"a": ' + b"9" * 5000 + b"}}", "no whole number"),
+        (b"[" * 100_000, "nests more than"),
+        (b'\xef\xbb\xbf{"name": "x"}', "byte order mark"),
+        (b'{"name": "\xff"}', "not UTF-8"),
+        (b"[]", "not a JSON object"),
+    ],
+)
+def test_an_authors_document_has_one_meaning(document, fault):
+    """What another reader could take for something else is refused, in a line that says why."""
+    with pytest.raises(UserError, match=fault) as caught:
+        Descriptor.of_json(document)
+    assert "\n" not in str(caught.value)

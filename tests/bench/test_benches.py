@@ -9,6 +9,7 @@ import torch
 
 FIELDS = {
     "churn": ("requests", "lost", "wrong", "kills", "rss_growth_share"),
+    "descriptor": ("per_s", "flips", "flips_accepted"),
     "failover": (
         "runs",
         "identical",

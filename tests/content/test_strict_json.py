@@ -34,3 +34,38 @@ def test_deep_nesting_is_refused_whatever_the_recursion_limit(opening: bytes) ->
 def test_brackets_in_strings_do_not_nest() -> None:
     """A string of brackets is one level deep."""
     assert strict_json.loads(b'["' + b"[" * 1000 + b'\\""]') == ["[" * 1000 + '"']
+
+
+EXACT = st.recursive(
+    st.none() | st.booleans() | st.integers(-strict_json.MAX_INT, strict_json.MAX_INT) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(EXACT)
+def test_documents_of_one_meaning_are_read(value: object) -> None:
+    """Whole numbers up to 2⁵³ and anything else come back as they were."""
+    assert strict_json.loads_exact(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        (b'{"a": 1, "b": {"c": 1, "c": 1}}', "names “c” twice"),
+        (b"[1.5]", "1.5, which is no whole number"),
+        (b"[1e3]", "no whole number"),
+        (b"[NaN]", "no whole number"),
+        (b"[-Infinity]", "no whole number"),
+        (b"[9007199254740992]", "no whole number up to"),
+        (b"[" + b"9" * 100_000 + b"]", "no whole number up to"),
+        (b"\xef\xbb\xbf{}", "byte order mark"),
+        ('["ü"]'.encode("latin-1"), "utf-8"),
+        ("{}".encode("utf-16"), "utf-8"),
+        (b"[" * 65 + b"]" * 65, "nests more than"),
+        (b"[1] []", "Extra data"),
+    ],
+)
+def test_documents_of_several_meanings_are_refused(document: bytes, fault: str) -> None:
+    """What two readers could take for two things is refused, and said."""
+    with pytest.raises(ValueError, match=fault):
+        strict_json.loads_exact(document)
