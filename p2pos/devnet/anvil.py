@@ -30,6 +30,7 @@ from p2pos import leash, log
 from p2pos.devnet import limits
 from p2pos.errors import P2posError, UnavailableError, UserError
 from p2pos.ledger.rpc import Rpc
+from p2pos.ledger.rpc_http import Bounds
 
 CHAIN_ID = 31337
 """anvil's own default; wallets know it as a local chain."""
@@ -40,6 +41,8 @@ EMPTY_BLOCK_S = 12.0
 DUMP_EVERY_S = 1.0
 """The least time between two dumps; and a dump may take at most a tenth of the time, however large the state."""
 DUMP_SHARE = 0.1
+MAX_DUMP = 1 << 30
+"""Bytes of hex. The dump of a year of empty blocks, before gzip, is 4.7 GB, after it a tenth."""
 KEEP_STATES = 256
 """Blocks whose state stays readable; in memory alone. Without a limit anvil writes old ones into the user's home."""
 MEMORY_CAP_BYTES = 4 << 30
@@ -58,7 +61,7 @@ class Anvil:
     def __init__(self, process: "subprocess.Popen[bytes]", port: int, state: Path) -> None:
         self.process = process
         self.url = f"http://127.0.0.1:{port}"
-        self._rpc = Rpc(self.url)
+        self._rpc = Rpc(self.url, Bounds(answer_bytes=MAX_DUMP))
         self._state = state
         self._log = log.get("chain")
         self._unsaved = True

@@ -22,7 +22,7 @@ from p2pos.ledger.intents import SignedIntent
 from p2pos.ledger.records import Block, ClassInfo, Preflight, Receipt, RevertError
 from p2pos.ledger.reverts import Revert, Reverts
 from p2pos.ledger.rpc import Rpc, RpcError, revert_data
-from p2pos.ledger.rpc_http import Deadlines, check_url, public_name
+from p2pos.ledger.rpc_http import Bounds, check_url, public_name
 from p2pos.ledger.signer import SignedTransaction, Signer
 from p2pos.ledger.terms import Terms
 from p2pos.ledger.typed_data import Domain, Lock, Transfer, address, digest
@@ -54,7 +54,7 @@ class Chain:
         *,
         chain_id: int = 0,
         contract: str = "",
-        deadlines: Deadlines | None = None,
+        bounds: Bounds | None = None,
     ) -> "Chain":
         """Reach a chain and make sure that it is the one that is meant.
 
@@ -62,7 +62,7 @@ class Chain:
             rpc_url: its JSON-RPC end point, http or https, or several: then see `rpc_pool`.
             chain_id: what it must answer; 0 takes what it says.
             contract: address of the asset contract; "" where there is none yet.
-            deadlines: of each request.
+            bounds: of each request.
 
         Raises:
             UserError: no or an odd URL, another chain id, nothing or something else at the contract's address.
@@ -74,7 +74,7 @@ class Chain:
             raise UserError("no chain is set", hint="give --rpc-url, or --home of a devnet")
         for url in urls:
             check_url(url)
-        rpc = rpc_pool.connect(urls, chain_id, deadlines)
+        rpc = rpc_pool.connect(urls, chain_id, bounds)
         try:
             answered = int(rpc.call("eth_chainId"), 16)
         except RpcError as exc:
@@ -423,7 +423,7 @@ class Chain:
 
 
 class _Provider(BaseProvider):
-    """Carries what web3 asks by itself to our end points, with their deadlines and their failover."""
+    """Carries what web3 asks by itself to our end points, with their bounds and their failover."""
 
     def __init__(self, rpc: Rpc | rpc_pool.RpcPool) -> None:
         super().__init__()

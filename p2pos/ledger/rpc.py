@@ -12,7 +12,7 @@ from typing import Any
 
 from p2pos.errors import ChainError, UnavailableError
 from p2pos.ledger.rpc_answers import is_sound
-from p2pos.ledger.rpc_http import MAX_ANSWER, Deadlines, Http, TooLargeError, unreachable
+from p2pos.ledger.rpc_http import Bounds, Http, TooLargeError, unreachable
 
 __all__ = ["MAX_BATCH", "Rpc", "RpcError", "revert_data", "unreachable"]
 
@@ -49,7 +49,7 @@ class RpcError(ChainError):
 class Rpc:
     """One JSON-RPC end point over HTTP. May be used from several threads. Raises UserError for an odd URL."""
 
-    def __init__(self, url: str, deadlines: Deadlines | None = None) -> None:
+    def __init__(self, url: str, bounds: Bounds | None = None) -> None:
         self.url = url
         self.requests = 0
         """Sent since the start."""
@@ -58,7 +58,7 @@ class Rpc:
         self.trouble = ""
         """What the last request came to; "" when it was answered."""
         self._ids = itertools.count(1)
-        self._http = Http(url, deadlines)
+        self._http = Http(url, bounds)
 
     @property
     def name(self) -> str:
@@ -81,7 +81,7 @@ class Rpc:
 
         Args:
             calls: methods and their parameters.
-            within_s: for each `MAX_BATCH` of them; by default `Deadlines.total_s`, and never more.
+            within_s: for each `MAX_BATCH` of them; by default `Bounds.total_s`, and never more.
 
         Raises:
             UnavailableError: the end point does not answer every one, sensibly and in time.
@@ -133,7 +133,7 @@ class Rpc:
             self.trouble = exc.message
             raise
         except TooLargeError as exc:
-            raise RpcError(f"the answer is larger than {MAX_ANSWER >> 20} MiB") from exc
+            raise RpcError(str(exc)) from exc
         try:
             value = json.loads(answer)
         except (ValueError, RecursionError) as exc:

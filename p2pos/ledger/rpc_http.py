@@ -27,8 +27,8 @@ KEEP_ALIVE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Of one request, in seconds."""
+class Bounds:
+    """Of one request."""
 
     connect_s: float = 5.0
     """A TCP or TLS handshake: two lost packets' retries."""
@@ -36,10 +36,11 @@ class Deadlines:
     """Without a byte. Public end points answer within 1 s; a slow link may retry once."""
     total_s: float = 30.0
     """All in all. A batch of 100 preflights takes anvil 0.2 s, 8 MB of logs take 7 s at 10 Mbit/s."""
+    answer_bytes: int = MAX_ANSWER
 
 
 class TooLargeError(Exception):
-    """The answer passes `MAX_ANSWER`."""
+    """The answer passes `Bounds.answer_bytes`."""
 
 
 class Http:
@@ -47,17 +48,17 @@ class Http:
 
     Args:
         url: http or https; a name and password in it are sent as HTTP's basic authentication.
-        deadlines: of each request.
+        bounds: of each request.
 
     Raises:
         UserError: the URL can't be one.
 
     """
 
-    def __init__(self, url: str, deadlines: Deadlines | None = None) -> None:
+    def __init__(self, url: str, bounds: Bounds | None = None) -> None:
         parts = check_url(url)
         self.name = public_name(url)
-        self._deadlines = deadlines or Deadlines()
+        self._bounds = bounds or Bounds()
         self._headers = [(b"Content-Type", b"application/json"), (b"Accept", b"application/json")]
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -74,7 +75,7 @@ class Http:
             TooLargeError: it answers without end.
 
         """
-        limits = self._deadlines
+        limits = self._bounds
         self._timer.start(min(within_s or limits.total_s, limits.total_s))
         timeouts = {
             "connect": limits.connect_s,
@@ -89,8 +90,8 @@ class Http:
             ) as response:
                 for chunk in response.iter_stream():
                     answer += chunk
-                    if len(answer) > MAX_ANSWER:
-                        raise TooLargeError
+                    if len(answer) > limits.answer_bytes:
+                        raise TooLargeError(f"the answer is larger than {limits.answer_bytes / (1 << 20):.0f} MiB")
         except (
             httpcore.TimeoutException,
             httpcore.NetworkError,

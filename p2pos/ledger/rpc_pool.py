@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from p2pos.errors import UnavailableError, UserError
 from p2pos.ledger.rpc import Rpc, RpcError
-from p2pos.ledger.rpc_http import Deadlines
+from p2pos.ledger.rpc_http import Bounds
 from p2pos.ledger.rpc_quorum import State, Tip, agreed, height, heights
 
 T = TypeVar("T")
@@ -43,19 +43,19 @@ class RpcPool:
     Args:
         urls: two to `MAX_END_POINTS`, all different. The first is preferred.
         chain_id: the chain that is meant; 0 takes what the majority says.
-        deadlines: of each request.
+        bounds: of each request.
 
     Raises:
         UserError: too many, one twice, or an odd URL.
 
     """
 
-    def __init__(self, urls: Sequence[str], chain_id: int = 0, deadlines: Deadlines | None = None) -> None:
+    def __init__(self, urls: Sequence[str], chain_id: int = 0, bounds: Bounds | None = None) -> None:
         if len(set(urls)) < len(urls):
             raise UserError("the same end point is given twice", hint="a majority of one is none; check --rpc-url")
         if len(urls) > MAX_END_POINTS:
             raise UserError(f"{len(urls)} end points are more than {MAX_END_POINTS}", hint="give --rpc-url less often")
-        self._lanes = [_Lane(Rpc(url, deadlines)) for url in urls]
+        self._lanes = [_Lane(Rpc(url, bounds)) for url in urls]
         self._chain_id = chain_id
         self._state = State.fresh(len(urls))
         self._lock = threading.Lock()
@@ -379,6 +379,6 @@ def _tip(block: dict[str, Any]) -> Tip:
     return Tip(int(block["number"], 16), " ".join(str(block.get(name)).lower() for name in HEADER))
 
 
-def connect(urls: Sequence[str], chain_id: int = 0, deadlines: Deadlines | None = None) -> "Rpc | RpcPool":
+def connect(urls: Sequence[str], chain_id: int = 0, bounds: Bounds | None = None) -> "Rpc | RpcPool":
     """One end point or a pool of several. Raises UserError for odd URLs."""
-    return Rpc(urls[0], deadlines) if len(urls) == 1 else RpcPool(urls, chain_id, deadlines)
+    return Rpc(urls[0], bounds) if len(urls) == 1 else RpcPool(urls, chain_id, bounds)

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 import pytest
 
 from p2pos.errors import UnavailableError, UserError
-from p2pos.ledger import rpc_http as module
 from p2pos.ledger.rpc import Rpc, RpcError
-from p2pos.ledger.rpc_http import Deadlines, check_url, public_name
+from p2pos.ledger.rpc_http import Bounds, check_url, public_name
 from tests.ledger.faulty import Faulty, faulty
 
-SHORT = Deadlines(connect_s=1.0, silence_s=0.2, total_s=0.4)
+SHORT = Bounds(connect_s=1.0, silence_s=0.2, total_s=0.4)
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +32,15 @@ def test_a_caller_may_ask_for_less_time(proxy):
     proxy.let("drip")
     began_s = time.monotonic()
     with pytest.raises(UnavailableError):
-        Rpc(proxy.url, Deadlines(silence_s=20.0, total_s=20.0)).call("eth_chainId", within_s=0.2)
+        Rpc(proxy.url, Bounds(silence_s=20.0, total_s=20.0)).call("eth_chainId", within_s=0.2)
     assert time.monotonic() - began_s < 5.0
 
 
-def test_an_answer_without_end(proxy, monkeypatch):
+def test_an_answer_without_end(proxy):
     """An answer is read up to a bound; beyond it the end point is said to answer too much."""
-    monkeypatch.setattr(module, "MAX_ANSWER", 3 << 20)
     proxy.let("endless")
-    with pytest.raises(RpcError, match="the answer is larger"):
-        Rpc(proxy.url).call("eth_chainId")
+    with pytest.raises(RpcError, match="the answer is larger than 3 MiB"):
+        Rpc(proxy.url, Bounds(answer_bytes=3 << 20)).call("eth_chainId")
 
 
 @pytest.mark.parametrize("fault", ["500", "nonsense", "cut", "lose", "half"])

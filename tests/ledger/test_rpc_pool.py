@@ -7,12 +7,12 @@ import pytest
 from p2pos.errors import UnavailableError, UserError
 from p2pos.ledger.chain import Chain
 from p2pos.ledger.rpc import RpcError
-from p2pos.ledger.rpc_http import Deadlines
+from p2pos.ledger.rpc_http import Bounds
 from p2pos.ledger.rpc_pool import MAX_END_POINTS, RpcPool
 from tests.ledger.chains import ALICE, BOB, OPERATOR, running_anvil
 from tests.ledger.faulty import Faulty, faulty
 
-SHORT = Deadlines(connect_s=1.0, silence_s=1.0, total_s=1.5)
+SHORT = Bounds(connect_s=1.0, silence_s=1.0, total_s=1.5)
 HEAD = ("eth_getBlockByNumber", "latest", False)
 
 
@@ -25,7 +25,7 @@ def three(ground) -> Iterator[list[Faulty]]:
 
 @pytest.fixture
 def pool(three) -> Iterator[RpcPool]:
-    made = RpcPool([each.url for each in three], deadlines=SHORT)
+    made = RpcPool([each.url for each in three], bounds=SHORT)
     assert made.call("eth_chainId") == "0x7a69"
     yield made
     made.close()
@@ -212,7 +212,7 @@ def test_one_comes_back(three, pool):
 
 def test_all_of_the_chain_by_a_pool(ground, three):
     """Everything that is asked of one end point can be asked of several, web3's own questions included."""
-    chain = Chain.connect([each.url for each in three], chain_id=31337, contract=ground.chain.contract, deadlines=SHORT)
+    chain = Chain.connect([each.url for each in three], chain_id=31337, contract=ground.chain.contract, bounds=SHORT)
     assert chain.head() == ground.chain.head()
     assert chain.native_balance(OPERATOR.address) == ground.chain.native_balance(OPERATOR.address)
     three[0].let("hang")
