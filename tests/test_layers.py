@@ -58,7 +58,8 @@ PURE = (
         for name in ("typed_data", "intents", "calldata", "events", "fees", "records", "reverts", "abi")
     ),
     *(f"ledger/{name}.py" for name in ("settlement", "eip712", "plain_words", "signatures", "terms")),
-    "ledger/deeds.py",
+    *(f"ledger/{name}.py" for name in ("deeds", "cautions", "clef", "naming", "mnemonic", "keystore")),
+    "assets/bundle.py",
     "ledger/rpc_answers.py",
     "ledger/rpc_quorum.py",
     "assets",
