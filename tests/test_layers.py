@@ -58,8 +58,8 @@ PURE = (
         for name in ("typed_data", "intents", "calldata", "events", "fees", "records", "reverts", "abi")
     ),
     *(f"ledger/{name}.py" for name in ("settlement", "eip712", "plain_words", "signatures", "terms")),
-    *(f"ledger/{name}.py" for name in ("deeds", "cautions", "clef", "naming", "mnemonic", "keystore")),
-    "assets/bundle.py",
+    *(f"ledger/index_{name}.py" for name in ("decode", "schema", "state")),
+    "ledger/deeds.py",
     "ledger/rpc_answers.py",
     "ledger/rpc_quorum.py",
     "assets",

@@ -11,7 +11,7 @@ from p2pos.cli.tables import print_table
 from p2pos.config import Settings
 from p2pos.content import cid
 from p2pos.errors import UserError
-from p2pos.ledger.index import Happening
+from p2pos.ledger.index_history import Happening
 
 
 @click.command("list")
@@ -123,8 +123,11 @@ def _line(ledger: Ledger, one: Happening) -> tuple[str, ...]:
     if (one.kind, one.id, one.amount) == ("moved", 0, 0) and one.one == one.other:
         # how `p2pos asset cancel` uses up a nonce through a relayer
         return str(one.block), "cancelled", ledger.name(one.one), "", "", one.transaction
-    if one.id is None:
-        what = f"nonce {one.amount}"
+    if one.kind == "swapped":
+        sides = [", ".join(f"{amount} × {ledger.item(id_)}" for id_, amount in side) for side in one.sides]
+        what = " for ".join(side or "nothing" for side in sides)
+    elif one.id is None:
+        what = "" if one.nonce is None else f"nonce {one.nonce}"
     else:
         what = ("" if one.amount is None else f"{one.amount} × ") + ledger.item(one.id)
     giver = "" if one.kind == "made" else ledger.name(one.one)

@@ -4,7 +4,7 @@ web3's asynchronous client does not run under trio. A `Chain` may be used from s
 in hundreds (`preflight`, `receipts`, `send_raw`) travels as JSON arrays through `rpc`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from p2pos.ledger import calldata, events, rpc_pool
 from p2pos.ledger.contracts import artifact
 from p2pos.ledger.fees import Fees
 from p2pos.ledger.intents import SignedIntent
-from p2pos.ledger.records import Block, ClassInfo, Preflight, Receipt, RevertError
+from p2pos.ledger.records import Block, ClassInfo, Header, Preflight, Receipt, RevertError
 from p2pos.ledger.reverts import Revert, Reverts
 from p2pos.ledger.rpc import Rpc, RpcError, revert_data
 from p2pos.ledger.rpc_http import Bounds, check_url, public_name
@@ -156,6 +156,15 @@ class Chain:
         answers = self._rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
         return [_sound(answer)["hash"] if _sound(answer) else "" for answer in answers]
 
+    def newest(self) -> Header:
+        """The newest block, and which one it follows."""
+        return Header.read(self._rpc.call("eth_getBlockByNumber", "latest", False))  # noqa: FBT003 - JSON-RPC's: no transactions
+
+    def headers(self, numbers: Sequence[int]) -> list[Header | None]:
+        """The blocks with these numbers; None for one that isn't there."""
+        answers = self._rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
+        return [Header.read(_sound(answer)) if _sound(answer) else None for answer in answers]
+
     def first_block(self) -> int:
         """The block in which the contract was deployed; 0 where the node no longer knows such old states."""
         low, high = 0, self.block_number()
@@ -194,8 +203,15 @@ class Chain:
 
     def logs(self, first: int, last: int) -> list[events.Event]:
         """The contract's events in blocks `first … last`, in order."""
+        return events.decode_all(self.raw_logs(first, last))
+
+    def raw_logs(self, first: int, last: int) -> list[Mapping[str, Any]]:
+        """The contract's logs in blocks `first … last`, as the end point sent them."""
         question = {"address": self.contract, "fromBlock": hex(first), "toBlock": hex(last)}
-        return events.decode_all(self._rpc.call("eth_getLogs", question))
+        logs = self._rpc.call("eth_getLogs", question)
+        if not isinstance(logs, list):
+            raise ChainError("the chain sent logs that are none")
+        return logs
 
     # ---- what the contract says
 

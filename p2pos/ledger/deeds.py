@@ -5,7 +5,7 @@ at `told`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -38,8 +38,6 @@ class Told:
     fee: Wei
     """The most that it can cost, gas limit × fee cap."""
     cautions: tuple[str, ...] = ()
-    addresses: tuple[Address, ...] = ()
-    """Those that it names, each once."""
 
     def __str__(self) -> str:
         return f"{self.sentence}; the fee is at most {coin(self.fee)} of the chain's coin"
@@ -58,11 +56,9 @@ class _Words:
     sender: str
     names: Mapping[Address, str]
     items: Mapping[int, str]
-    met: list[Address] = field(default_factory=list)
 
     def who(self, address: str) -> str:
         checksummed = Address(to_checksum_address(address))
-        self.met.append(checksummed)
         return self.names.get(checksummed, checksummed)
 
     def item(self, id_: int) -> str:
@@ -93,8 +89,7 @@ def told(
         return Told(f"{words.sender} puts {what} on the chain", fee, tuple(cautions))
     if not contract or str(target).lower() != contract.lower():
         cautions.append(f"{target} is not the asset contract of the settings")
-    lines = tuple(cautions + _call_cautions(data, words))
-    return Told(_call(data, str(target), words), fee, lines, tuple(dict.fromkeys(words.met)))
+    return Told(_call(data, str(target), words), fee, tuple(cautions + _call_cautions(data, words)))
 
 
 def coin(wei: Wei) -> str:
@@ -145,7 +140,9 @@ def _message(value: Any) -> Any:
 
 
 def _create(arguments: Mapping[str, Any], words: _Words) -> str:
-    terms = arguments["terms"]
+    terms = arguments.get("terms")
+    if terms is None:
+        return f"makes a new class of items, at most {arguments['cap'] or 'any number'} ever"
     parts = [
         f"at most {terms['cap']} ever" if terms["cap"] else "no limit to how many",
         *(["it never changes hands"] if terms["soulbound"] else []),

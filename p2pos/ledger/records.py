@@ -47,6 +47,32 @@ class Block(NamedTuple):
             raise ChainError("the chain sent a block that is none") from exc
 
 
+class Header(NamedTuple):
+    """What links a block to the one before."""
+
+    number: int
+    hash: bytes
+    parent: bytes
+    timestamp: int
+    """Seconds since the epoch."""
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> "Header":
+        """From JSON-RPC's form. Raises ChainError where it isn't one."""
+        try:
+            found = cls(
+                int(raw["number"], 16),
+                bytes.fromhex(raw["hash"][2:]),
+                bytes.fromhex(raw["parentHash"][2:]),
+                int(raw["timestamp"], 16),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise ChainError("the chain sent a block that is none") from exc
+        if {len(found.hash), len(found.parent)} != {32} or not 0 <= found.timestamp < 1 << 63 > found.number >= 0:
+            raise ChainError("the chain sent a block that is none")
+        return found
+
+
 class Receipt(NamedTuple):
     """What became of a transaction that is in a block."""
 
