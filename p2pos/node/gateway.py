@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from trio_typing import TaskStatus
 
-from p2pos.node import http_server
+from p2pos import http_server
 from p2pos.node.gauges import NodeCollector, Views
 from p2pos.node.guard import Guard, is_loopback
 from p2pos.node.metrics import OTHER, Metrics

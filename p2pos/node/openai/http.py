@@ -8,7 +8,7 @@ import trio
 from starlette.types import Receive, Scope, Send
 
 from p2pos.errors import P2posError
-from p2pos.node.http_server import WRITE_DEADLINE_S
+from p2pos.http_server import WRITE_DEADLINE_S
 from p2pos.node.openai.errors import ApiError, from_error
 
 MAX_BODY = 8 << 20

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import trio
 
+from p2pos import http_server
 from p2pos.errors import UserError
-from p2pos.node import http_server
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -7,6 +7,7 @@ for ever. Here every write has a deadline, and all sockets close when the server
 import errno
 import logging
 import socket
+from collections.abc import Sequence
 
 import trio
 from hypercorn.config import Config
@@ -28,6 +29,8 @@ HEADER_DEADLINE_S = 10.0
 """Seconds for a request's headers to come, and between two requests on one connection."""
 MAX_CONNECTIONS = 256
 """At a time: several times the requests that are served at once."""
+MAX_REQUESTS = 1_000_000
+"""On one connection: a client that has many needs no new connection after each thousand, hypercorn's default."""
 BACKLOG = 128
 """Connections that wait to be accepted: some seconds' worth for a single user's tools."""
 
@@ -79,8 +82,21 @@ async def serve(
         in_use = exc.errno == errno.EADDRINUSE
         why = "is in use" if in_use else f"can't be listened on ({exc})"
         raise UserError(f"port {port} on {host} {why}", hint="choose another with --api") from exc
+    await serve_on(app, listeners, host, write_deadline_s=write_deadline_s, task_status=task_status)
+
+
+async def serve_on(
+    app: ASGIApp,
+    listeners: Sequence[trio.SocketListener],
+    host: str,
+    *,
+    write_deadline_s: float = WRITE_DEADLINE_S,
+    task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """As `serve`, on sockets that listen already and are closed at the end; `host` stands in the URL."""
     config = Config()
     config.keep_alive_timeout = HEADER_DEADLINE_S
+    config.keep_alive_max_requests = MAX_REQUESTS
     config.errorlog = logging.getLogger("p2pos.api")
     config.errorlog.setLevel(logging.WARNING)
     wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")  # type: ignore[arg-type]  # starlette's types of the same
@@ -103,7 +119,7 @@ async def serve(
         name = f"[{host}]" if ":" in host else host
         task_status.started(f"http://{name}:{listeners[0].socket.getsockname()[1]}")
         try:
-            await trio.serve_listeners(handle, listeners, handler_nursery=handlers)
+            await trio.serve_listeners(handle, list(listeners), handler_nursery=handlers)
         finally:
             for stream in connections:
                 stream.socket.close()
