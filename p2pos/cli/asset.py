@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from p2pos.cli.asset_bundle import bundle
 from p2pos.cli.asset_common import Decorator, amount_option, read_amount, read_file, to_option, wallet_option
 from p2pos.cli.asset_issue import class_, mint
 from p2pos.cli.asset_views import history, list_, show
 from p2pos.cli.names import Ledger
 from p2pos.cli.options import json_option, print_json, with_settings
+from p2pos.cli.passphrases import fd_option
 from p2pos.cli.signing import unlock, yes_option
-from p2pos.cli.wallet import fd_option
 from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.ledger import intents, plain_words
@@ -211,7 +212,7 @@ def cancel(
         click.echo(f"nonce {nonce} of {name} is used up: what was signed with it can't take effect any more")
 
 
-for command in (class_, mint, list_, show, history):
+for command in (bundle, class_, mint, list_, show, history):
     asset.add_command(command)
 
 

@@ -10,8 +10,8 @@ from p2pos.assets.descriptor import MAX_BYTES, Descriptor
 from p2pos.cli.asset_common import amount_option, read_amount, read_file, to_option, wallet_option
 from p2pos.cli.names import Ledger, short
 from p2pos.cli.options import json_option, print_json, with_settings
+from p2pos.cli.passphrases import fd_option
 from p2pos.cli.signing import unlock, yes_option
-from p2pos.cli.wallet import fd_option
 from p2pos.config import Settings
 from p2pos.content import cid
 from p2pos.errors import UserError

@@ -17,13 +17,14 @@ from p2pos.errors import InternalError, P2posError, UserError
 NOUNS = {
     # noun: (module, attribute, its line in `p2pos --help`)
     "asset": ("p2pos.cli.asset", "asset", "Items and currencies: classes, minting, sending, signing."),
+    "contact": ("p2pos.cli.contact", "contact", "Names for other people's addresses."),
     "devnet": ("p2pos.cli.devnet", "devnet", "A local network of real processes."),
     "generate": ("p2pos.cli.generate", "generate", "Continue a text through the swarm."),
     "model": ("p2pos.cli.model", "model", "Model manifests, and models from a hub."),
     "node": ("p2pos.cli.node", "node", "The daemon that serves layers."),
     "relayer": ("p2pos.cli.relayer", "relayer", "The service that submits signed intents."),
     "swarm": ("p2pos.cli.swarm", "swarm", "Who serves which layers."),
-    "wallet": ("p2pos.cli.wallet", "wallet", "Encrypted keystores."),
+    "wallet": ("p2pos.cli.wallet", "wallet", "Keystores, watched addresses, external signers."),
 }
 """The registry of commands. A module is imported when its noun is used, so that `p2pos wallet` never loads torch."""
 

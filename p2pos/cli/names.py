@@ -1,21 +1,28 @@
-"""Names that people type, and what they stand for: wallets, addresses, classes of items.
+"""Names that people type, and what they stand for: wallets, contacts, addresses, classes of items.
 
 `Ledger` is what the asset commands share: the wallets, the index and the descriptors of one home, and the chain once
 a command asks for it. Without a chain everything works from what the home already knows.
 """
 
 import functools
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from p2pos.assets.bundle import MAX_BYTES, Bundle, Carried
 from p2pos.assets.descriptor import Descriptor
 from p2pos.config import Settings
 from p2pos.content import cid
 from p2pos.content.store import Store
 from p2pos.errors import P2posError, UserError
+from p2pos.ledger import naming, private_file
+from p2pos.ledger.cautions import Known
 from p2pos.ledger.chain import Chain
-from p2pos.ledger.index import Index, KnownClass
+from p2pos.ledger.contacts import Contacts
+from p2pos.ledger.index import Index
 from p2pos.ledger.indexer import Indexer
 from p2pos.ledger.nonces import NonceBook
+from p2pos.ledger.people import People
 from p2pos.ledger.typed_data import MAX_UINT256, Domain, address
 from p2pos.ledger.wallet import Wallets
 from p2pos.types import Address
@@ -32,6 +39,8 @@ class Ledger:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.wallets = Wallets(settings.wallets)
+        self.contacts = Contacts(settings.home / "contacts.json")
+        self.book = People(self.wallets, self.contacts)
         self.store = Store(settings.home / "content")
         self.nonces = NonceBook(settings.home / "nonces")
 
@@ -62,28 +71,46 @@ class Ledger:
         """The index in step with the chain."""
         return Indexer(self.index, self.chain)
 
+    @functools.cached_property
+    def carried(self) -> Bundle:
+        """What `p2pos asset bundle import` brought. Raises UserError where the file is damaged."""
+        path, domain = self._carried_path()
+        try:
+            return Bundle.parse(private_file.read(path, MAX_BYTES, "carried names"), str(path))
+        except FileNotFoundError:
+            return Bundle(domain, {})
+
+    def carry(self, bundle: Bundle) -> None:
+        """Remember the classes of a bundle. Raises UserError where it is another contract's."""
+        path, _ = self._carried_path()
+        private_file.replace(path, self.carried.with_more(bundle).dumps())
+        del self.carried
+
+    def _carried_path(self) -> tuple[Path, Domain]:
+        domain = self.domain if self.settings.chain_id else self.chain.domain
+        return self.settings.home / "carried" / f"{domain.chain_id}-{domain.contract}.json", domain
+
     def _index_path(self, domain: Domain) -> Path:
         return self.settings.home / "index" / f"{domain.chain_id}-{domain.contract}.sqlite"
 
     # ---- people
 
     def who(self, text: str) -> Address:
-        """An address, or a wallet's. Raises UserError for an unknown name."""
-        return address(text) if text.startswith(("0x", "0X")) else self.wallets.address(text)
+        """An address, a wallet's or a contact's. Raises UserError for an unknown name."""
+        return self.book.who(text)
 
     def name(self, of: str) -> str:
-        """What to call an address: the wallet's name, or the address whole."""
+        """What to call an address: its name here, or the address whole."""
         return self.people().get(Address(of), of)
 
     def people(self) -> dict[Address, str]:
-        """Names by address, of the wallets that can be read; one that can't must not stop another's transfer."""
-        found = {}
-        for name in self.wallets.names():
-            try:
-                found[self.wallets.address(name)] = name
-            except UserError:
-                continue
-        return found
+        """Names by address, of the wallets and contacts that can be read."""
+        return self.book.names()
+
+    def known(self, classes: Iterable[int]) -> Known:
+        """What to compare with before something of these classes is signed."""
+        domain = self.domain if self.settings.chain_id and self.settings.contract else None
+        return Known(self.people(), self.book.given(), self.items(), self._soulbound(classes), domain)
 
     # ---- items
 
@@ -96,13 +123,38 @@ class Ledger:
             return None
 
     def items(self) -> dict[int, str]:
-        """Names of classes by id, from the index as it is and the descriptors that are here."""
-        found = {}
+        """Names of classes by id, from the index as it is, the descriptors that are here, and what was carried here."""
+        found = {id_: one.descriptor.name for id_, one in self._carried().items()}
         for one in self.index.classes():
             descriptor = self.describe(one.digest)
             if descriptor is not None:
                 found[one.id] = descriptor.name
         return found
+
+    def spoken_items(self) -> dict[int, str]:
+        """As `items`, for sentences before signing.
+
+        The id stands beside a name that the chain did not vouch for here, or that looks like another class's.
+        """
+        items = self.items()
+        vouched = {one.id for one in self.index.classes()}
+        looks = Counter(look for name in items.values() for look in naming.skeletons(name))
+        return {
+            id_: f"{name} ({short(id_)})"
+            if id_ not in vouched or any(looks[look] > 1 for look in naming.skeletons(name))
+            else name
+            for id_, name in items.items()
+        }
+
+    def _carried(self) -> Mapping[int, Carried]:
+        return self.carried.classes if self.settings.contract else {}
+
+    def _soulbound(self, ids: Iterable[int]) -> frozenset[int]:
+        """Which of these never change hands, by the chain where it is at hand, else by what was carried here."""
+        if "chain" not in vars(self):
+            return frozenset(id_ for id_, one in self._carried().items() if one.soulbound)
+        classes = {id_: self.chain.item_class(id_) for id_ in ids}
+        return frozenset(id_ for id_, one in classes.items() if one is not None and one.soulbound)
 
     def item(self, id_: int) -> str:
         """What to call a class."""
@@ -115,9 +167,8 @@ class Ledger:
         """
         if text.isascii() and text.isdecimal() and int(text) <= MAX_UINT256:
             return int(text)
-        known = self.index.classes()
         if text.lower().startswith("0x"):
-            return self._by_prefix(text, known)
+            return self._by_prefix(text, {one.id for one in self.index.classes()} | set(self._carried()))
         fitting = [id_ for id_, name in self.items().items() if name == text]
         if not fitting:
             names = ", ".join(sorted(set(self.items().values()))[:10]) or "none yet"
@@ -128,7 +179,7 @@ class Ledger:
         return fitting[0]
 
     @staticmethod
-    def _by_prefix(text: str, known: list[KnownClass]) -> int:
+    def _by_prefix(text: str, known: set[int]) -> int:
         digits = text[2:].lower()
         if len(digits) > 64 or not digits or set(digits) - set("0123456789abcdef"):
             raise UserError(f"“{text}” is not a class's id", hint="write 0x and up to 64 hex digits")
@@ -136,7 +187,7 @@ class Ledger:
             return int(digits, 16)
         if len(digits) < MIN_PREFIX:
             raise UserError(f"“{text}” is too short for a class's id", hint=f"give at least {MIN_PREFIX} hex digits")
-        fitting = [one.id for one in known if f"{one.id:064x}".startswith(digits)]
+        fitting = [id_ for id_ in known if f"{id_:064x}".startswith(digits)]
         if not fitting:
             raise UserError(
                 f"no class known here has an id that begins with {text}", hint="give all 64 digits, or see asset list"

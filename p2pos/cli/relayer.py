@@ -17,7 +17,7 @@ from trio_typing import TaskStatus
 
 from p2pos import leash, log
 from p2pos.cli.options import json_option, print_json, with_settings
-from p2pos.cli.wallet import fd_option, get_passphrase
+from p2pos.cli.passphrases import fd_option, get_passphrase
 from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.ledger import relayer as service

@@ -5,17 +5,21 @@ read from what is signed: a typed struct's fields, a transaction's bytes.
 """
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import click
 
 from p2pos.cli.names import Ledger
-from p2pos.cli.wallet import get_passphrase
+from p2pos.cli.passphrases import get_passphrase
+from p2pos.config import Settings
 from p2pos.errors import UserError
-from p2pos.ledger import deeds, plain_words
+from p2pos.ledger import cautions, deeds, plain_words
+from p2pos.ledger.external_signer import ExternalSigner
 from p2pos.ledger.signer import SignedTransaction, Signer
 from p2pos.ledger.typed_data import Domain, Signable
+from p2pos.ledger.wallet import Kind, Wallet, Wallets
 from p2pos.types import Address
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -48,36 +52,43 @@ class AskingSigner:
         self._name = name
         self._descriptor = descriptor
         self._yes = yes
-        self._address = ledger.wallets.address(name)  # an unknown name is said before anything is asked
+        self._wallet = ledger.wallets.require_signing(name)  # who can't sign is told so before anything is asked
         self._opened: Signer | None = None
         self._agreed: dict[str, Any] | None = None
 
     @property
     def address(self) -> Address:
         """The wallet's."""
-        return self._address
+        return self._wallet.address
 
     def sign_typed(self, domain: Domain, struct: Signable) -> bytes:
         """Show, ask, sign. Returns the 65 bytes (r, s, v)."""
-        sentence = plain_words.sentence(struct, names=self._ledger.people(), items=self._ledger.items())
-        self._ask(sentence, [])
-        return self._open().sign_typed(domain, struct)
+        ledger = self._ledger
+        to = [one for one in cautions.receivers(struct) if one != self.address]
+        names = ledger.book.spoken(first=set(to) - ledger.book.given())
+        lines = cautions.of(domain, struct, ledger.known(cautions.classes(struct)), now_s=int(time.time()))
+        self._ask(plain_words.sentence(struct, names=names, items=ledger.spoken_items()), lines)
+        signature = self._open().sign_typed(domain, struct)
+        ledger.contacts.remember_given(to)
+        return signature
 
     def sign_transaction(self, fields: dict[str, Any]) -> SignedTransaction:
         """Show, ask, sign. The same again under another nonce, as when another process took it, is not asked twice."""
         agreed = {key: value for key, value in fields.items() if key != "nonce"}
         if agreed != self._agreed:
             ledger = self._ledger
-            told = deeds.told(fields, self.address, ledger.settings.contract, ledger.people(), ledger.items())
-            self._ask(str(told), list(told.cautions))
+            names, items = ledger.book.spoken(), ledger.spoken_items()
+            told = deeds.told(fields, self.address, ledger.settings.contract, names, items)
+            known = ledger.known([])
+            alike = [line for one in told.addresses for line in cautions.about_address(one, known)]
+            self._ask(str(told), [*told.cautions, *alike])
         signed = self._open().sign_transaction(fields)
         self._agreed = agreed
         return signed
 
-    def _ask(self, sentence: str, cautions: list[str]) -> None:
+    def _ask(self, sentence: str, lines: list[str]) -> None:
         click.echo(f"{self._name} signs: {printable(sentence)}", err=True)
-        for line in cautions:
-            click.secho(f"WARNING: {printable(line)}", err=True, fg="yellow")
+        warn(lines)
         if self._yes:
             return
         if not sys.stdin.isatty():
@@ -86,13 +97,37 @@ class AskingSigner:
 
     def _open(self) -> Signer:
         if self._opened is None:
-            wallets, name = self._ledger.wallets, self._name
-            secret = get_passphrase(self._ledger.settings, self._descriptor, f"wallet {name}")
-            self._opened = wallets.unlock(name, secret)
+            self._opened = open_wallet(self._ledger.settings, self._wallet, self._descriptor)
         return self._opened
 
     def __repr__(self) -> str:
         return f"AskingSigner({self._name}, {self.address})"
+
+
+def open_wallet(settings: Settings, wallet: Wallet, descriptor: int | None) -> Signer:
+    """A signer that shows nothing and asks nobody: for `unlock`, and for services whose owner said what they sign.
+
+    Raises UserError: a watched wallet, a wrong passphrase.
+    """
+    wallets = Wallets(settings.wallets)
+    wallets.require_signing(wallet.name)
+    if wallet.kind is Kind.EXTERNAL:
+        return ExternalSigner(
+            wallet.name, wallet.address, wallet.end_point, tell=lambda line: click.echo(line, err=True)
+        )
+    return wallets.unlock(wallet.name, get_passphrase(settings, descriptor, f"wallet {wallet.name}"))
+
+
+def show_cautions(ledger: Ledger, address: Address) -> bool:
+    """Warn of an address that only looks like a known one. Returns whether there was anything to say."""
+    return warn(cautions.about_address(address, ledger.known([])))
+
+
+def warn(lines: list[str]) -> bool:
+    """Lines that nobody should overlook, on standard error. Returns whether there are any."""
+    for line in lines:
+        click.secho(f"WARNING: {printable(line)}", err=True, fg="yellow")
+    return bool(lines)
 
 
 def printable(text: str) -> str:

@@ -1,109 +1,57 @@
-"""`p2pos wallet`: encrypted keystores; and how every command gets a passphrase."""
+"""`p2pos wallet`: keystores, watched addresses and external signers, one file each."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from p2pos.cli.names import Ledger
 from p2pos.cli.options import json_option, print_json, with_settings
+from p2pos.cli.passphrases import fd_option, get_passphrase
+from p2pos.cli.tables import print_table
+from p2pos.cli.wallet_new import add_external, import_, new, watch
 from p2pos.config import Settings
 from p2pos.errors import UserError
-from p2pos.ledger import passphrase
-from p2pos.ledger.wallet import MAX_KEYSTORE, Wallets
-
-fd_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
-    "--passphrase-fd", type=click.IntRange(min=0), help="An open file descriptor whose first line is the passphrase."
-)
-
-
-def get_passphrase(settings: Settings, descriptor: int | None, what: str, *, confirm: bool = False) -> str:
-    """The passphrase: of the descriptor, else of the settings' file, else asked for without echo.
-
-    Args:
-        settings: may name a file.
-        descriptor: `--passphrase-fd`.
-        what: whose passphrase is asked for.
-        confirm: ask twice.
-
-    Raises UserError where it can't be had.
-
-    """
-    if descriptor is not None:
-        return passphrase.from_descriptor(descriptor)
-    if settings.passphrase_file is not None:
-        return passphrase.from_file(settings.passphrase_file)
-    if not sys.stdin.isatty():
-        raise UserError(
-            f"no passphrase for {what}", hint="run it on a terminal, or give --passphrase-file or --passphrase-fd"
-        )
-    answer: str = click.prompt(f"Passphrase of {what}", hide_input=True, confirmation_prompt=confirm, err=True)
-    return answer
+from p2pos.ledger import passphrase, private_file
+from p2pos.ledger.wallet import Kind, Wallets
 
 
 @click.group()
 def wallet() -> None:
-    """Encrypted keystores (Ethereum V3), one file per wallet under the home's wallets/."""
+    """Encrypted keystores (Ethereum V3), watched addresses and external signers, under the home's wallets/."""
 
 
-@wallet.command()
-@click.argument("name")
-@fd_option
-@json_option
-@with_settings("passphrase_file")
-def new(settings: Settings, name: str, passphrase_fd: int | None, as_json: bool) -> None:
-    """Make a wallet with a new key."""
-    wallets = Wallets(settings.wallets)
-    wallets.require_free(name)
-    secret = get_passphrase(settings, passphrase_fd, f"the new wallet {name}", confirm=True)
-    _show(name, wallets.create(name, secret), wallets.path(name), as_json=as_json)
-
-
-@wallet.command("import")
-@click.argument("name")
-@click.argument("file", type=click.File("rb"))
-@fd_option
-@json_option
-@with_settings("passphrase_file")
-def import_(settings: Settings, name: str, file: Any, passphrase_fd: int | None, as_json: bool) -> None:
-    """Make a wallet of FILE (- for standard input): a private key in hex, or a V3 keystore with its passphrase."""
-    wallets = Wallets(settings.wallets)
-    wallets.require_free(name)
-    try:
-        text = file.read(MAX_KEYSTORE + 1).decode().strip()
-    except UnicodeDecodeError as exc:
-        raise UserError(f"{file.name} is not text", hint="give a private key in hex, or a V3 keystore") from exc
-    if text.startswith("{"):
-        secret = get_passphrase(settings, passphrase_fd, f"the keystore for {name}")
-        found = wallets.import_keystore(name, text, secret)
-    else:
-        secret = get_passphrase(settings, passphrase_fd, f"the new wallet {name}", confirm=True)
-        found = wallets.import_key(name, text, secret)
-    _show(name, found, wallets.path(name), as_json=as_json)
+for command in (new, import_, watch, add_external):
+    wallet.add_command(command)
 
 
 @wallet.command("list")
 @json_option
 @with_settings()
 def list_(settings: Settings, as_json: bool) -> None:
-    """List the wallets."""
+    """List the wallets. A file that is none is named with the reason, and hides no other."""
     wallets = Wallets(settings.wallets)
-    rows = [(name, wallets.address(name)) for name in wallets.names()]
+    sound, refused = wallets.look()
     if as_json:
-        print_json({"wallets": [{"name": name, "address": address} for name, address in rows]})
-    elif not rows:
+        print_json(
+            {
+                "wallets": [
+                    {"name": one.name, "address": one.address, "kind": one.kind.value}
+                    | ({"end_point": one.end_point} if one.end_point else {})
+                    for one in sound
+                ],
+                "refused": [{"name": one.name, "why": str(one.error)} for one in refused],
+            }
+        )
+    elif sound:
+        print_table(
+            ("name", "address", "kind"),
+            [(one.name, one.address, f"{one.kind.value} {one.end_point}".rstrip()) for one in sound],
+        )
+    elif not refused:
         click.echo(f"no wallets in {wallets.directory}; p2pos wallet new NAME makes one")
-    elif sys.stdout.isatty():
-        table = Table("wallet", "address", box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
-    else:
-        for name, address in rows:
-            click.echo(f"{name}\t{address}")
+    for one in refused:
+        click.echo(f"warning: {one.error}", err=True)
 
 
 @wallet.command()
@@ -119,15 +67,92 @@ def export(settings: Settings, name: str, out: Path | None) -> None:
         click.echo(text)
         return
     try:
-        out.touch(mode=0o600, exist_ok=False)
-        out.write_text(text + "\n")
-    except OSError as exc:
-        raise UserError(f"{out}: {exc.strerror}", hint="choose a new file") from exc
+        private_file.write_new(out, text.encode() + b"\n")
+    except FileExistsError as exc:
+        raise UserError(f"{out} is already there", hint="choose a new file") from exc
     click.echo(f"wrote {out}", err=True)
 
 
-def _show(name: str, address: str, path: Path, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"name": name, "address": address, "path": str(path)})
+@wallet.command()
+@click.argument("name")
+@click.option(
+    "--new-passphrase-fd",
+    type=click.IntRange(min=0),
+    help="An open file descriptor whose first line is the new passphrase. Default: asked for.",
+)
+@fd_option
+@json_option
+@with_settings("passphrase_file")
+def passwd(
+    settings: Settings, name: str, new_passphrase_fd: int | None, passphrase_fd: int | None, as_json: bool
+) -> None:
+    """Change a keystore's passphrase. The old one opens it until the new one does."""
+    wallets = Wallets(settings.wallets)
+    found = wallets.get(name)
+    if found.kind is not Kind.KEYSTORE:
+        raise UserError(f"wallet {name} is {found.kind}: it has no passphrase here")
+    old = get_passphrase(settings, passphrase_fd, f"wallet {name}")
+    wallets.unlock(name, old)  # a wrong old passphrase is said before a new one is asked for
+    if new_passphrase_fd is not None:
+        new_ = passphrase.from_descriptor(new_passphrase_fd)
     else:
-        click.echo(f"{name} is {address}\nkept in {path}; without its passphrase nobody can open it")
+        # what --passphrase-file opens is the old one
+        unfiled = settings.model_copy(update={"passphrase_file": None})
+        new_ = get_passphrase(unfiled, None, f"wallet {name} from now on", confirm=True)
+    wallets.change_passphrase(name, old, new_)
+    if as_json:
+        print_json({"name": name, "address": found.address, "path": str(wallets.path(name))})
+    else:
+        click.echo(f"{name} opens with the new passphrase; copies of its file made before still open with the old one")
+
+
+@wallet.command()
+@click.argument("name")
+@click.argument("new_name", metavar="NEW")
+@json_option
+@with_settings()
+def rename(settings: Settings, name: str, new_name: str, as_json: bool) -> None:
+    """Call a wallet otherwise."""
+    ledger = Ledger(settings)
+    found = ledger.wallets.get(name)
+    ledger.book.require_free(new_name, "wallet's name", besides=name)
+    ledger.wallets.rename(name, new_name)
+    if as_json:
+        print_json({"name": new_name, "address": found.address, "path": str(ledger.wallets.path(new_name))})
+    else:
+        click.echo(f"{name} is called {new_name} now")
+
+
+@wallet.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Remove it without asking for its address.")
+@json_option
+@with_settings()
+def remove(settings: Settings, name: str, yes: bool, as_json: bool) -> None:
+    """Take a wallet out of the list. Its file is moved aside, not destroyed."""
+    wallets = Wallets(settings.wallets)
+    try:
+        address = wallets.address(name)
+    except UserError:
+        if not wallets.path(name).exists():
+            raise
+        address = None  # a broken file can be removed, too
+    if not yes:
+        _ask_for_address(name, address)
+    aside = wallets.remove(name)
+    if as_json:
+        print_json({"name": name, "address": address, "path": str(aside)})
+    else:
+        click.echo(f"{name} is no longer a wallet here; its file is kept as {aside}")
+
+
+def _ask_for_address(name: str, address: str | None) -> None:
+    """Make sure that it is this wallet. Raises UserError, or click's Abort."""
+    if not sys.stdin.isatty():
+        raise UserError("nobody is there to agree to this", hint="say --yes")
+    if address is None:
+        click.confirm(f"The file of {name} can't be read. Move it aside?", abort=True, err=True)
+        return
+    typed: str = click.prompt(f"To remove {name}, type its address {address}", err=True)
+    if typed.strip() != address:
+        raise UserError(f"that is not the address of {name}: nothing was removed")

@@ -5,7 +5,7 @@ at `told`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -38,6 +38,8 @@ class Told:
     fee: Wei
     """The most that it can cost, gas limit × fee cap."""
     cautions: tuple[str, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    """Those that it names, each once."""
 
     def __str__(self) -> str:
         return f"{self.sentence}; the fee is at most {coin(self.fee)} of the chain's coin"
@@ -56,9 +58,11 @@ class _Words:
     sender: str
     names: Mapping[Address, str]
     items: Mapping[int, str]
+    met: list[Address] = field(default_factory=list)
 
     def who(self, address: str) -> str:
         checksummed = Address(to_checksum_address(address))
+        self.met.append(checksummed)
         return self.names.get(checksummed, checksummed)
 
     def item(self, id_: int) -> str:
@@ -89,7 +93,8 @@ def told(
         return Told(f"{words.sender} puts {what} on the chain", fee, tuple(cautions))
     if not contract or str(target).lower() != contract.lower():
         cautions.append(f"{target} is not the asset contract of the settings")
-    return Told(_call(data, str(target), words), fee, tuple(cautions + _call_cautions(data, words)))
+    lines = tuple(cautions + _call_cautions(data, words))
+    return Told(_call(data, str(target), words), fee, lines, tuple(dict.fromkeys(words.met)))
 
 
 def coin(wei: Wei) -> str:
@@ -140,9 +145,7 @@ def _message(value: Any) -> Any:
 
 
 def _create(arguments: Mapping[str, Any], words: _Words) -> str:
-    terms = arguments.get("terms")
-    if terms is None:
-        return f"makes a new class of items, at most {arguments['cap'] or 'any number'} ever"
+    terms = arguments["terms"]
     parts = [
         f"at most {terms['cap']} ever" if terms["cap"] else "no limit to how many",
         *(["it never changes hands"] if terms["soulbound"] else []),

@@ -1,23 +1,23 @@
 """A passphrase from a file or a descriptor; never from an argument, which other users of the machine can list."""
 
 import os
-import stat
 from pathlib import Path
 
 from p2pos.errors import UserError
+from p2pos.ledger import private_file
 
 MAX_BYTES = 4096
 """Of a passphrase. Longer than anyone types, short enough to read in one piece."""
+
+MAX_FILE = 64 << 10
+"""Bytes of a passphrase's file, whose further lines are not read."""
 
 
 def from_file(path: Path) -> str:
     """The first line of a file of mode 0600. Raises UserError where it can't be read, or others can read it."""
     try:
-        with path.open("rb") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise UserError(f"others can read the passphrase file {path}", hint=f"chmod 600 {path}")
-            data = file.read(MAX_BYTES + 1)
-    except OSError as exc:
+        data = private_file.read(path, MAX_FILE, "passphrase file")
+    except FileNotFoundError as exc:
         raise UserError(f"passphrase file {path}: {exc.strerror}") from exc
     return _first_line(data, f"passphrase file {path}")
 

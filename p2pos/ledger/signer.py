@@ -58,5 +58,9 @@ class KeySigner:
         signed = self._account.sign_transaction(fields)
         return SignedTransaction(bytes(signed.raw_transaction), "0x" + bytes(signed.hash).hex())
 
+    def private_key(self) -> bytes:
+        """The 32 bytes themselves, to encrypt them anew."""
+        return bytes(self._account.key)
+
     def __repr__(self) -> str:
         return f"KeySigner({self.address})"

@@ -165,7 +165,7 @@ def test_views_for_people(home):
         (("send", NAME, "--to", "bob", "--amount", "-2", "--wallet", "alice"), "whole number, 1 or more"),
         (("send", NAME, "--to", "bob", "--amount", "1.5", "--wallet", "alice"), "whole number, 1 or more"),
         (("send", "Bronze Lamp", "--to", "bob", "--wallet", "alice"), "known here: Bronze Lantern"),
-        (("send", NAME, "--to", "bobby", "--wallet", "alice"), "there is no wallet “bobby”"),
+        (("send", NAME, "--to", "bobby", "--wallet", "alice"), "there is no wallet or contact “bobby”"),
         (("send", NAME, "--to", "0x12", "--wallet", "alice"), "is not an address"),
         (("send", "0x12", "--to", "bob", "--wallet", "alice"), "too short"),
         (("list", "--contract", BOB.address), "there is no contract at"),

@@ -5,8 +5,9 @@ import pytest
 from eth_account import Account
 
 from p2pos.errors import UserError
+from p2pos.ledger.keystore import LIGHT_SCRYPT_N
 from p2pos.ledger.typed_data import Domain, Transfer, digest
-from p2pos.ledger.wallet import LIGHT_SCRYPT_N, Wallets
+from p2pos.ledger.wallet import Wallets
 
 
 @pytest.fixture
