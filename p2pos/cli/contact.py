@@ -1,6 +1,5 @@
 """`p2pos contact`: other people's addresses, by name."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from p2pos.cli.options import json_option, print_json, with_settings
 from p2pos.cli.signing import show_cautions
 from p2pos.cli.tables import print_table
 from p2pos.config import Settings
+from p2pos.content import strict_json
 from p2pos.errors import UserError
 from p2pos.ledger.contacts import MAX_BYTES, checksummed, parse_people
 from p2pos.types import Address
@@ -134,6 +134,6 @@ def _read(file: Path) -> dict[str, Address]:
     if len(data) > MAX_BYTES:
         raise UserError(f"{file} is longer than {MAX_BYTES} bytes")
     try:
-        return parse_people(json.loads(data), str(file))
-    except (ValueError, RecursionError) as exc:
+        return parse_people(strict_json.loads(data, unique_keys=True), str(file))
+    except ValueError as exc:
         raise UserError(f"{file} is not JSON") from exc

@@ -16,6 +16,7 @@ from p2pos.cli.passphrases import get_passphrase
 from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.ledger import cautions, deeds, plain_words
+from p2pos.ledger.cautions import Known
 from p2pos.ledger.external_signer import ExternalSigner
 from p2pos.ledger.signer import SignedTransaction, Signer
 from p2pos.ledger.typed_data import Domain, Signable
@@ -79,7 +80,7 @@ class AskingSigner:
             ledger = self._ledger
             names, items = ledger.book.spoken(), ledger.spoken_items()
             told = deeds.told(fields, self.address, ledger.settings.contract, names, items)
-            known = ledger.known([])
+            known = Known(ledger.people(), ledger.book.given())
             alike = [line for one in told.addresses for line in cautions.about_address(one, known)]
             self._ask(str(told), [*told.cautions, *alike])
         signed = self._open().sign_transaction(fields)
@@ -120,7 +121,7 @@ def open_wallet(settings: Settings, wallet: Wallet, descriptor: int | None) -> S
 
 def show_cautions(ledger: Ledger, address: Address) -> bool:
     """Warn of an address that only looks like a known one. Returns whether there was anything to say."""
-    return warn(cautions.about_address(address, ledger.known([])))
+    return warn(cautions.about_address(address, Known(ledger.people(), ledger.book.given())))
 
 
 def warn(lines: list[str]) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from p2pos.content import strict_json
 from p2pos.errors import UserError
 from p2pos.ledger import naming, private_file
 from p2pos.ledger.typed_data import address
@@ -120,8 +121,8 @@ class Contacts:
             return {}, []
         damaged = UserError(f"{self.path} is damaged", hint="mend it, or move it away and add the contacts again")
         try:
-            value = json.loads(data)
-        except (ValueError, RecursionError) as exc:
+            value = strict_json.loads(data, unique_keys=True)
+        except ValueError as exc:
             raise damaged from exc
         if not isinstance(value, dict) or value.get("format") != FORMAT or not isinstance(value.get("given"), list):
             raise damaged

@@ -17,13 +17,22 @@ from eth_utils.address import to_checksum_address
 
 from p2pos.ledger import plain_words
 from p2pos.ledger.contracts import artifact
+from p2pos.ledger.terms import Policy
 from p2pos.ledger.typed_data import TYPES
 from p2pos.types import Address, Wei
 
-POLICIES = ("nobody, ever", "the issuer at any time", "the issuer after a delay")
-"""Who may change a class's descriptor, by the number of the contract's `Policy`."""
+POLICIES = {
+    Policy.FROZEN: "nobody, ever",
+    Policy.ISSUER: "the issuer at any time",
+    Policy.DELAYED: "the issuer after a delay",
+}
+"""Who may change a class's descriptor."""
 
-_SIGNED = {f"{kind[0].lower()}{kind[1:]}WithSignature": kind for kind in TYPES} | {
+_SIGNED = {
+    "transferWithSignature": "Transfer",
+    "batchTransferWithSignature": "BatchTransfer",
+    "lockWithSignature": "Lock",
+    "unlockWithSignature": "Unlock",
     "allowSpendWithSignature": "Spend",
     "swapWithSignatures": "Swap",
 }
@@ -149,7 +158,7 @@ def _create(arguments: Mapping[str, Any], words: _Words) -> str:
     parts = [
         f"at most {terms['cap']} ever" if terms["cap"] else "no limit to how many",
         *(["it never changes hands"] if terms["soulbound"] else []),
-        f"its descriptor is changed by {POLICIES[terms['policy']]}"
+        f"its descriptor is changed by {POLICIES.get(terms['policy'], 'a policy that is unknown')}"
         + (f" of {terms['delay']} s" if terms["delay"] else ""),
         *(
             [f"{words.who(terms['royaltyReceiver'])} is owed {terms['royaltyBps'] / 100:g} % of each sale"]

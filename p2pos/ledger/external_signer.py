@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from p2pos.content import strict_json
 from p2pos.errors import PeerError, UnavailableError, UserError
 from p2pos.ledger import clef
 from p2pos.ledger.signer import SignedTransaction
@@ -141,7 +142,7 @@ class ExternalSigner:
                 data = _over_unix(self._end_point.removeprefix(UNIX), body, ends_s)
             else:
                 data = _over_http(self._end_point, body, ends_s)
-            answer = json.loads(data)
+            answer = strict_json.loads(data)
         except TimeoutError:
             raise UnavailableError(
                 f"nobody confirmed at {self._end_point} within {limit_s:.0f} s: nothing was signed",
@@ -151,7 +152,7 @@ class ExternalSigner:
             raise UnavailableError(
                 f"{self._where} can't be reached ({type(exc).__name__})", hint="is it running?"
             ) from exc
-        except (ValueError, RecursionError) as exc:
+        except ValueError as exc:
             raise PeerError(self._where, f"{self._where} does not speak Clef's JSON-RPC") from exc
         return self._result(answer, number)
 

@@ -4,7 +4,6 @@ The key is stretched by scrypt and encrypted by AES-128-CTR; eth-keyfile does bo
 checked before anything is computed from it: its stretching could otherwise ask for all of a machine's memory.
 """
 
-import json
 import secrets
 import unicodedata
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
 
+from p2pos.content import strict_json
 from p2pos.errors import UserError
 from p2pos.ledger.typed_data import address
 from p2pos.types import Address
@@ -71,11 +71,11 @@ def decrypt(keystore: Mapping[str, Any], passphrase: str, what: str) -> LocalAcc
     raise UserError(f"{what}: wrong passphrase", hint="try again")
 
 
-def parse(data: bytes | str, what: str) -> Keystore:
+def parse(text: str, what: str) -> Keystore:
     """Read a keystore's JSON, still encrypted. Raises UserError where it is none."""
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as exc:
+        value = strict_json.loads(text.encode(errors="replace"))
+    except ValueError as exc:
         raise UserError(f"{what} is not a V3 keystore: it is not JSON") from exc
     if not isinstance(value, dict):
         raise UserError(f"{what} is not a V3 keystore")

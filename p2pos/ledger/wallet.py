@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from p2pos.content import strict_json
 from p2pos.errors import UserError
 from p2pos.ledger import keystore, mnemonic, naming, private_file
 from p2pos.ledger.signer import KeySigner
@@ -235,8 +236,8 @@ class Wallets:
         except FileNotFoundError as exc:
             raise self._unknown(name) from exc
         try:
-            value = json.loads(data)
-        except (ValueError, RecursionError) as exc:
+            value = strict_json.loads(data)
+        except ValueError as exc:
             raise UserError(f"wallet {name}: {path} is not a wallet: it is not JSON") from exc
         if not isinstance(value, dict):
             raise UserError(f"wallet {name}: {path} is not a wallet")

@@ -126,7 +126,8 @@ def main(name: str, socket: str) -> None:
     http, unix = ThreadingHTTPServer(("127.0.0.1", 0), Http), UnixServer(socket, Unix)
     for server in (http, unix):
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(json.dumps({"url": f"http://127.0.0.1:{http.server_address[1]}"}), flush=True)
+    sys.stdout.write(json.dumps({"url": f"http://127.0.0.1:{http.server_address[1]}"}) + "\n")
+    sys.stdout.flush()
     sys.stdin.read()  # until whoever started it is gone
 
 

@@ -170,7 +170,11 @@ def test_it_goes_away_before_it_answers(tmp_path):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        closer = threading.Thread(target=lambda: listener.accept()[0].close())
+
+        def hang_up() -> None:
+            listener.accept()[0].close()
+
+        closer = threading.Thread(target=hang_up)
         closer.start()
         with pytest.raises(UnavailableError, match="can't be reached"):
             external(f"unix:{path}").check()

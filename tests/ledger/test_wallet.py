@@ -1,5 +1,8 @@
+import errno
 import json
+import os
 import stat
+from pathlib import Path
 
 import pytest
 from eth_account import Account
@@ -7,7 +10,8 @@ from eth_account import Account
 from p2pos.errors import UserError
 from p2pos.ledger.keystore import LIGHT_SCRYPT_N
 from p2pos.ledger.typed_data import Domain, Transfer, digest
-from p2pos.ledger.wallet import Wallets
+from p2pos.ledger.wallet import Kind, Wallets
+from tests.ledger.chains import ALICE
 
 
 @pytest.fixture
@@ -66,7 +70,7 @@ def test_unknown_and_impossible_names(wallets):
     wallets.create("alice", "secret", light=True)
     with pytest.raises(UserError, match="wallets here: alice"):
         wallets.address("alcie")
-    for name in ("../alice", "", ".alice", "a/b", "a" * 65):
+    for name in ("../alice", "", ".alice", "a/b", "a" * 65, "аlice"):
         with pytest.raises(UserError, match="can't be a wallet's name"):
             wallets.create(name, "secret")
 
@@ -123,3 +127,122 @@ def test_a_signer_shows_no_key(wallets):
     assert Account._recover_hash(digest(domain, struct), signature=signature) == signer.address
     assert key not in repr(signer)
     assert repr(signer) == f"KeySigner({signer.address})"
+
+
+def test_one_bad_file_hides_no_other(wallets):
+    """A loose, a broken and a foreign file are each refused with the reason; the sound wallets are all there."""
+    address = wallets.create("alice", "secret", light=True)
+    wallets.create("loose", "secret", light=True)
+    wallets.path("loose").chmod(0o644)
+    for name, text in (("broken", "{"), ("empty", "{}"), ("no-address", '{"version": 3, "crypto": {}}')):
+        wallets.path(name).touch(mode=0o600)
+        wallets.path(name).write_text(text)
+    (wallets.directory / "UTC--2020-01-01T00-00-00.0Z--00.json").write_text("{}")
+    os.mkfifo(wallets.path("pipe"), mode=0o600)
+    sound, refused = wallets.look()
+    assert [(one.name, one.address) for one in sound] == [("alice", address)]
+    why = {one.name: str(one.error) for one in refused}
+    assert why["loose"].endswith(f"chmod 600 {wallets.path('loose')}")
+    assert "is not JSON" in why["broken"]
+    assert "is not a V3 keystore" in why["empty"]
+    assert "states no address" in why["no-address"]
+    assert "is not a file" in why["pipe"]
+    assert "p2pos wallet import NAME" in why["UTC--2020-01-01T00-00-00.0Z--00.json"]
+
+
+def test_a_watched_wallet_signs_nothing(wallets):
+    """An address without a key can be looked up; it refuses to sign, to be opened and to be exported."""
+    wallets.watch("cold", ALICE.address)
+    assert wallets.get("cold").kind is Kind.WATCH_ONLY
+    assert wallets.address("cold") == ALICE.address
+    assert mode(wallets.path("cold")) == 0o600
+    with pytest.raises(UserError, match="watch-only: its key is not here, so it can't sign"):
+        wallets.require_signing("cold")
+    for refused in (lambda: wallets.unlock("cold", "secret"), lambda: wallets.export("cold")):
+        with pytest.raises(UserError, match="its key is not here"):
+            refused()
+
+
+def test_an_external_wallet_knows_its_end_point(wallets):
+    """An external signer's wallet can sign, and says where."""
+    wallets.add_external("ledger", ALICE.address, "http://127.0.0.1:8550")
+    assert wallets.require_signing("ledger") == wallets.get("ledger")
+    assert wallets.get("ledger").end_point == "http://127.0.0.1:8550"
+
+
+@pytest.mark.parametrize(
+    "value", [{"kind": "keystore"}, {"kind": "watch-only", "end_point": "x"}, {"kind": "external"}, {"kind": 5}, {}]
+)
+def test_a_damaged_file_without_a_key(wallets, value):
+    """A file of ours with fields that don't fit together is damaged."""
+    wallets.watch("cold", ALICE.address)
+    wallets.path("cold").write_text(json.dumps({"format": "p2pos-wallet-1", "address": ALICE.address, **value}))
+    with pytest.raises(UserError, match="is damaged"):
+        wallets.get("cold")
+
+
+def test_a_new_passphrase(wallets):
+    """The key opens with the new passphrase and no longer with the old; a wrong old one changes nothing."""
+    address = wallets.create("alice", "old", light=True)
+    before = wallets.path("alice").read_bytes()
+    with pytest.raises(UserError, match="wrong passphrase"):
+        wallets.change_passphrase("alice", "odl", "new", light=True)
+    with pytest.raises(UserError, match="empty"):
+        wallets.change_passphrase("alice", "old", "", light=True)
+    assert wallets.path("alice").read_bytes() == before
+    wallets.change_passphrase("alice", "old", "new", light=True)
+    assert wallets.unlock("alice", "new").address == address
+    with pytest.raises(UserError, match="wrong passphrase"):
+        wallets.unlock("alice", "old")
+    assert mode(wallets.path("alice")) == 0o600
+    assert [path.name for path in wallets.directory.iterdir()] == ["alice.json"]
+
+
+def test_a_passphrase_change_that_is_cut_off(wallets, monkeypatch):
+    """Where the disk fails as the new file is put in place, the old one still opens and nothing is left beside it."""
+    address = wallets.create("alice", "old", light=True)
+    monkeypatch.setattr(Path, "replace", _no_space)
+    with pytest.raises(UserError, match="No space left"):
+        wallets.change_passphrase("alice", "old", "new", light=True)
+    assert wallets.unlock("alice", "old").address == address
+    assert [path.name for path in wallets.directory.iterdir()] == ["alice.json"]
+
+
+def _no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_renaming(wallets):
+    """A wallet keeps its key under its new name; a name that is taken is refused and nothing moves."""
+    address = wallets.create("alice", "secret", light=True)
+    wallets.watch("bob", ALICE.address)
+    with pytest.raises(UserError, match="already there"):
+        wallets.rename("alice", "bob")
+    wallets.rename("alice", "alicia")
+    assert wallets.names() == ["alicia", "bob"]
+    assert wallets.unlock("alicia", "secret").address == address
+    with pytest.raises(UserError, match="there is no wallet"):
+        wallets.rename("alice", "anna")
+
+
+def test_what_is_removed_is_not_destroyed(wallets):
+    """A removed wallet is no longer listed; its file lies aside, opens, and doesn't hinder a second one of its name."""
+    first = wallets.create("alice", "secret", light=True)
+    kept = [wallets.remove("alice")]
+    assert wallets.names() == []
+    second = wallets.create("alice", "secret", light=True)
+    kept.append(wallets.remove("alice"))
+    texts = [path.read_text() for path in kept]
+    found = [wallets.import_keystore(f"back{at}", text, "secret", light=True) for at, text in enumerate(texts)]
+    assert found == [first, second]
+    assert all(mode(path) == 0o600 for path in kept)
+    with pytest.raises(UserError, match="there is no wallet"):
+        wallets.remove("alice")
+
+
+def test_a_phrase_becomes_a_keystore(wallets):
+    """The key at a path of a phrase is kept like any other; the phrase is not."""
+    phrase = "test test test test test test test test test test test junk"
+    address = wallets.import_phrase("alice", phrase, "secret", path="m/44'/60'/0'/0/1", light=True)
+    assert address == "0x70997970C51812dc3A010C7d01b50e0d17dc79C8" == wallets.unlock("alice", "secret").address
+    assert b"junk" not in wallets.path("alice").read_bytes()
