@@ -290,9 +290,9 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     "a writer without credit gives up after 5 s": (
         Patch(_STREAM, "send_window", libp2p_yamux.Watched("send_window")),
         Patch(_STREAM, "send_closed", libp2p_yamux.Watched("send_closed")),
-        Patch(_STREAM, "closed", libp2p_yamux.Watched("closed")),
         Patch(_STREAM, "write", libp2p_yamux.write),
     ),
+    "a reset leaves the stream's reader waiting": (Patch(_STREAM, "closed", libp2p_yamux.Ended("closed")),),
     "a frame that comes in takes a lock and a deadline": (Patch(yamux.Yamux, "handle_incoming", _handle_incoming),),
     "a call of the socket takes two turns": (Patch(TrioTCPStream, "write", _write_socket),),
     "every read takes three locks": (Patch(_STREAM, "read", libp2p_yamux.read),),

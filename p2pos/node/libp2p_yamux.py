@@ -50,6 +50,20 @@ class Watched:
             wake.set()
 
 
+class Ended(Watched):
+    """The field `closed` of a `YamuxStream`: who waits to read is woken too.
+
+    Stock: a stream that is reset here, by another task than the one that reads it, is dropped from the connection's
+    books without a word to that one, which then waits for ever, the connection's end included.
+    """
+
+    def __set__(self, stream: Any, value: Any) -> None:
+        super().__set__(stream, value)
+        reader = stream.conn.stream_events.get(stream.stream_id) if value else None
+        if reader is not None:
+            reader.set()
+
+
 class Granted:
     """The field `recv_window` of a `YamuxStream`: bytes that the peer may still send.
 

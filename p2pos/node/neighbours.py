@@ -30,6 +30,8 @@ SEARCH_S = 1.0
 """Seconds between two looks at whether there are enough neighbours."""
 AVOID_S = 15.0
 """Seconds for which a peer that could not be had as a neighbour isn't tried again: an announcement's lifetime."""
+ALONE_S = 2.0
+"""The same for a node that has no neighbour at all: one that slept has lost its connections, and knows few peers."""
 DIAL_S = 5.0
 """Seconds for a neighbour to be had."""
 SEND_S = 10.0
@@ -77,8 +79,8 @@ class Neighbours:
         self._clock = clock
         self._on_news = on_news
         self._neighbours: dict[PeerId, _Neighbour] = {}
-        self._avoid: dict[PeerId, float] = {}
-        """Who is not to be tried, and until when."""
+        self._tried: dict[PeerId, float] = {}
+        """Who was dialled, and when, as long as it isn't dialled again."""
         self._hurry = trio.Event()
 
     @property
@@ -108,16 +110,17 @@ class Neighbours:
         async with trio.open_nursery() as nursery:
             while True:
                 now_s = trio.current_time()
-                self._avoid = {peer: until_s for peer, until_s in self._avoid.items() if until_s > now_s}
+                avoid_s = AVOID_S if self._neighbours else ALONE_S
+                self._tried = {peer: when_s for peer, when_s in self._tried.items() if when_s + avoid_s > now_s}
                 dialled = sum(each.dialled for each in self._neighbours.values())
                 possible = {
                     peer: where
                     for peer, where in candidates().items()
-                    if peer not in self._neighbours and peer not in self._avoid and not self._host.banned_s(peer)
+                    if peer not in self._neighbours and peer not in self._tried and not self._host.banned_s(peer)
                 }
                 missing = min(DIALLED - dialled, MOST - len(self._neighbours))
                 for peer in list(possible)[: max(0, missing)]:
-                    self._avoid[peer] = now_s + AVOID_S
+                    self._tried[peer] = now_s
                     nursery.start_soon(self._dial, peer, possible[peer])
                 self._hurry = trio.Event()
                 with trio.move_on_after(SEARCH_S * random.uniform(0.8, 1.2)):

@@ -132,6 +132,37 @@ def test_a_reader_that_rests(monkeypatch: pytest.MonkeyPatch, mended: bool) -> N
     assert run(body, idle_s=0.004) == mended  # the stock writer polls 500 times
 
 
+@stock_or_mended
+def test_a_reader_hears_of_a_reset(monkeypatch: pytest.MonkeyPatch, mended: bool) -> None:
+    """Stock: who reads a stream waits for ever once another task of the same node has reset it."""
+    if not mended:
+        put_back(monkeypatch, "a reset leaves the stream's reader waiting")
+
+    async def body() -> bool:
+        async with host(()) as a, host() as b:
+            b.serve("/echo", echo)
+            await a.connect_to(b.addresses[0])
+            stream = await a.open(b.peer, "/echo")
+            assert await echoes(stream)
+            ended = trio.Event()
+
+            async def read() -> None:
+                with pytest.raises(UnavailableError):
+                    await stream.receive()
+                ended.set()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                await wait_all_tasks_blocked(0.05)
+                await stream.reset()
+                with trio.move_on_after(60):
+                    await ended.wait()
+                nursery.cancel_scope.cancel()
+            return ended.is_set()
+
+    assert run(body) == mended
+
+
 def test_a_writer_hears_of_a_reset() -> None:
     """A writer that waits for credit is woken when the reader resets the stream."""
     resting: list[FrameStream] = []
