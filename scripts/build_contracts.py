@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,17 @@ def find_node() -> Path:
     )
 
 
-def compile_contract() -> dict[str, Any]:
-    """What solc makes of the source: the text of Assets.json as a value. Raises BuildError with solc's first error."""
+def compile_contract(instead: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What solc makes of the source: the text of Assets.json as a value. Raises BuildError with solc's first error.
+
+    `instead`: by path from contracts/, texts to take in place of the files.
+    """
     if not (MODULES / "solc").is_dir():
         raise BuildError("contracts/node_modules is missing: run `make setup`")
+    sources = {SOURCE: (CONTRACTS / SOURCE).read_text(encoding="utf-8"), **(instead or {})}
     request = {
         "language": "Solidity",
-        "sources": {SOURCE: {"content": (CONTRACTS / SOURCE).read_text(encoding="utf-8")}},
+        "sources": {name: {"content": text} for name, text in sources.items()},
         "settings": SETTINGS,
     }
     done = subprocess.run(
@@ -77,7 +82,8 @@ def compile_contract() -> dict[str, Any]:
     for problem in answer.get("errors", []):
         if problem["severity"] == "error":
             raise BuildError(f"{SOURCE} does not compile: {problem['formattedMessage'].strip()}")
-        print(problem["formattedMessage"], file=sys.stderr)
+        if not instead:
+            print(problem["formattedMessage"], file=sys.stderr)
     built = answer["contracts"][SOURCE][NAME]
     deployed = built["evm"]["deployedBytecode"]
     places = [place for group in deployed["immutableReferences"].values() for place in group]

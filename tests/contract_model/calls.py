@@ -53,6 +53,7 @@ VIEWS = {
     "balanceOf": "address,uint256",
     "balanceOfBatch": "address[],uint256[]",
     "isApprovedForAll": "address,address",
+    "supportsInterface": "bytes4",
     "hashTransfer": _TRANSFER,
     "hashBatchTransfer": _BATCH,
     "hashLock": _LOCK,

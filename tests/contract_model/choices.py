@@ -4,6 +4,7 @@ Most calls would take effect but for one flaw, if any: so each rule gets to be t
 """
 
 from collections.abc import Callable
+from operator import itemgetter
 from random import Random
 
 from tests.contract_model.abi import WORD_MAX
@@ -22,7 +23,7 @@ from tests.contract_model.contract import (
 from tests.contract_model.people import People
 from tests.contract_model.puppets import Hook, Wallet
 from tests.contract_model.signing import Signing
-from tests.contract_model.values import Values
+from tests.contract_model.values import FAR_S, Values
 
 MOST_CLASSES = 10
 STASH = 40
@@ -47,6 +48,7 @@ class Choices:
         self._signing = Signing(self.values)
         self._stash: list[Call] = []
         self._gas_each = GENEROUS_GAS
+        self._due: Draft | None = None
         self._menu = [
             kind
             for kind, share in self._calls().items()
@@ -56,7 +58,7 @@ class Choices:
     def _calls(self) -> dict[Callable[[], Draft], int]:
         """Kinds of calls, and their shares."""
         return {
-            self.create_class: 2,
+            self.create_class: 4,
             self.mint: 10,
             self.set_minter: 2,
             self.burn: 3,
@@ -78,8 +80,35 @@ class Choices:
         }
 
     def call(self) -> Draft:
-        """Any call."""
+        """Any call; after time passed, mostly one for which that mattered."""
+        due, self._due = self._due, None
+        if due and self._random.random() < 0.8:
+            return due
         return self.values.one(self._menu)()
+
+    def later(self) -> int:
+        """A time from now on: when something ends or becomes due, a second before, or a little later."""
+        values, ledger, now = self.values, self._ledger, self.values.model.now_s
+        ends = [
+            (hold.until, (values.account(), Call("unlock", (owner, world, id_))))
+            for (owner, id_, world), hold in ledger.holds.items()
+            if hold.amount
+        ]
+        ends += [
+            (given.until, (world, Call("spend", (owner, id_, 0, owner))))
+            for (owner, id_, world), given in ledger.allowances.items()
+            if given.left
+        ]
+        ends += [
+            (known.pending[1], (values.account(), Call("applyUpdate", (id_,))))
+            for id_, known in ledger.classes.items()
+            if known.pending
+        ]
+        near = sorted((end for end in ends if now < end[0] < FAR_S), key=itemgetter(0))
+        if not near or self._random.random() < 0.3:
+            return now + values.one((1, values.up_to(50), values.up_to(3600)))
+        moment, self._due = near[0] if self._random.random() < 0.7 else values.one(near)
+        return moment - values.one((0, 0, 1))
 
     def behaviour(self) -> tuple[int, Hook, Wallet, Call | None]:
         """A puppet, how it is to behave from now on, and what it calls when it re-enters."""
@@ -122,11 +151,13 @@ class Choices:
         cap = values.one((0, 0, 1, values.up_to(50), values.up_to(50), UINT128_MAX))
         policy = values.one((FROZEN, ISSUER, DELAYED, DELAYED))
         delay = values.one((1, MAX_DELAY_S, values.up_to(500))) if policy == DELAYED else 0
-        if values.flawed():
-            delay = values.one((0, MAX_DELAY_S + 1, UINT128_MAX & 0xFFFFFFFF)) if policy == DELAYED else 1
         receiver, bps = values.one(((0, 0), (values.account(), values.one((1, 250, MAX_ROYALTY_BPS)))))
-        if values.flawed():
-            receiver, bps = values.one(((0, 1), (receiver or 1, 0), (receiver or 1, MAX_ROYALTY_BPS + 1), (1, 0xFFFF)))
+        roll = self._random.random()
+        if roll < 0.1:
+            delay = values.one((0, MAX_DELAY_S + 1, (1 << 32) - 1)) if policy == DELAYED else 1
+        elif roll < 0.25:
+            someone = values.account()
+            receiver, bps = values.one(((0, 1), (someone, 0), (someone, MAX_ROYALTY_BPS + 1), (someone, 0xFFFF)))
         terms = Terms(cap, self._random.random() < 0.15, policy, delay, receiver, bps)
         return issuer, Call("createClass", (salt, terms, self._random.getrandbits(256)))
 
@@ -157,7 +188,7 @@ class Choices:
         return self._issuer(id_), Call("setMinter", (id_, values.account(), allowance))
 
     def burn(self) -> Draft:
-        owner, id_ = self.values.holding()
+        owner, id_ = self.values.holding(soulbound=self._random.random() < 0.3)
         return owner, Call("burn", (id_, self.values.amount(owner, id_)))
 
     def update_class(self) -> Draft:
@@ -214,7 +245,7 @@ class Choices:
     def spend(self) -> Draft:
         values, ledger = self.values, self._ledger
         flawed, now = values.flawed(), values.model.now_s
-        usable = [key for key, given in ledger.allowances.items() if flawed or (given.left and now < given.until)]
+        usable = [key for key, given in ledger.allowances.items() if flawed or (given.left and now <= given.until)]
         if not usable:
             return values.account(), self._signing.signed(self._signing.spend())
         owner, id_, world = values.one(usable)
@@ -286,7 +317,7 @@ class Choices:
         return values.one((Junk(junk), self.cancel()[1], self.mint()[1], self.spend()[1], Call("relayCalls", ((), 0))))
 
     def _gas(self) -> int:
-        if not self.values.flawed():
+        if self._random.random() < 0.9:
             return self._gas_each
         too_little = 0, MIN_GAS_PER_INTENT - 1
         too_much = WORD_MAX, AMPLE_GAS + 1  # the refusal tells how much is left, which no model of ours knows

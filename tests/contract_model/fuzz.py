@@ -9,7 +9,7 @@ from tests.contract_model.choices import Choices
 from tests.contract_model.contract import Outcome
 from tests.contract_model.errors import Starting
 from tests.contract_model.invariants import BrokenError
-from tests.contract_model.pair import DiffersError, Pair
+from tests.contract_model.pair import Build, DiffersError, Pair
 from tests.contract_model.people import people
 
 EPISODE = 1000
@@ -63,17 +63,17 @@ class Tally:
             mine.update(theirs)
 
 
-def run(bytecode: bytes, seed: int, operations: int) -> Tally:
+def run(build: Build, seed: int, operations: int) -> Tally:
     """Make so many calls. Raises DiffersError or BrokenError at the first fault, with what it takes to see it again."""
     tally = Tally()
     for first in range(0, operations, EPISODE):
-        _episode(bytecode, f"{seed}/{first // EPISODE}", min(EPISODE, operations - first), tally)
+        _episode(build, f"{seed}/{first // EPISODE}", min(EPISODE, operations - first), tally)
     return tally
 
 
-def _episode(bytecode: bytes, seed: str, operations: int, tally: Tally) -> None:
+def _episode(build: Build, seed: str, operations: int, tally: Tally) -> None:
     random, crowd = Random(seed), people()
-    pair = Pair(bytecode, crowd.all, crowd.puppets, _START_S)
+    pair = Pair(build, crowd.all, crowd.puppets, _START_S)
     choices = Choices(random, pair.model, crowd)
     number, step = 0, None
     try:
@@ -82,7 +82,7 @@ def _episode(bytecode: bytes, seed: str, operations: int, tally: Tally) -> None:
             pair.call(*step)
         for number in range(operations):
             if random.random() < _TIME_PASSES:
-                pair.set_time(choices.values.later())
+                pair.set_time(choices.later())
             if random.random() < _PUPPET_CHANGES:
                 pair.programme(*choices.behaviour())
             step = choices.starved() if random.random() < _STARVED else choices.call()

@@ -34,8 +34,9 @@ def as_text(address: int) -> str:
 class Machine:
     """One EVM with the contract in it. It keeps a journal that grows, so that it suits some thousands of calls."""
 
-    def __init__(self, bytecode: bytes, code_at: dict[int, bytes]) -> None:
-        """`bytecode` deploys the contract at CONTRACT; `code_at` is what else has code."""
+    def __init__(self, bytecode: bytes, code_at: dict[int, bytes], block: int = 1) -> None:
+        """`bytecode` deploys the contract at CONTRACT; `code_at` is what else has code; `block`: of which number."""
+        self._block = block
         self._evm = EVM(
             env=Env(cfg=CfgEnv(chain_id=CHAIN_ID, limit_contract_code_size=1 << 20)),  # mutants are larger
             gas_limit=TRANSACTION_GAS,
@@ -48,7 +49,7 @@ class Machine:
             raise ValueError(f"the contract landed at {made}")
 
     def set_time(self, now_s: int) -> None:
-        self._evm.set_block_env(BlockEnv(number=1, timestamp=now_s))
+        self._evm.set_block_env(BlockEnv(number=self._block, timestamp=now_s))
 
     def send(self, sender: str, to: str, data: bytes, gas: int = TRANSACTION_GAS) -> Answer:
         """A transaction; both addresses in hexadecimal."""

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 from itertools import islice
+from typing import NamedTuple
 
-from tests.contract_model import puppets
+from tests.contract_model import errors, puppets
 from tests.contract_model.abi import encode, text, word, words
 from tests.contract_model.calls import Call, Member
 from tests.contract_model.contract import Contract, Outcome
@@ -14,8 +15,24 @@ from tests.contract_model.ledger import ItemClass, PuppetState
 from tests.contract_model.machine import CHAIN_ID, CONTRACT, TRANSACTION_GAS, Answer, Machine, as_text
 from tests.contract_model.puppets import Hook, Wallet
 
+_INTERFACES = {
+    0x01FFC9A7: True,  # ERC-165
+    0xD9B67A26: True,  # ERC-1155
+    0x0E89341C: True,  # its metadata
+    0x2A55205A: True,  # ERC-2981
+    0xFFFFFFFF: False,  # which ERC-165 keeps for this
+    0x80AC58CD: False,  # ERC-721
+}
+_NO_CLASS = 9
 BASIS = 10_000
 """ERC-2981's royalties here are in 1/10000 of a price."""
+
+
+class Build(NamedTuple):
+    """A compiled contract, and in blocks of which number it runs: that chooses a mutant, see `mutants`."""
+
+    bytecode: bytes
+    block: int = 1
 
 
 class DiffersError(AssertionError):
@@ -25,13 +42,13 @@ class DiffersError(AssertionError):
 class Pair:
     """A model and a contract that have seen the same."""
 
-    def __init__(self, bytecode: bytes, people: Iterable[int], with_code: Iterable[int], now_s: int) -> None:
+    def __init__(self, build: Build, people: Iterable[int], with_code: Iterable[int], now_s: int) -> None:
         """`people`: every account that will ever hold anything; `with_code`: those that are puppets."""
         self.model = Contract(CONTRACT, CHAIN_ID)
         self.people = tuple(people)
         self._texts = {address: as_text(address) for address in (*self.people, CONTRACT)}
         code = puppets.puppet_code(CONTRACT)
-        self._machine = Machine(bytecode, dict.fromkeys(with_code, code))
+        self._machine = Machine(build.bytecode, dict.fromkeys(with_code, code), build.block)
         self.model.ledger.puppets.update((address, PuppetState()) for address in with_code)
         self.invariants = Invariants()
         self._nonces_checked = 0
@@ -87,7 +104,8 @@ class Pair:
     # ------------------------------------------------------------------------------------------------------ all of it
 
     def check(self) -> None:
-        """Compare all that can be asked, and hold the contract to its invariants. Raises DiffersError."""
+        """Compare all that can be asked, and hold the contract to its invariants. Raises DiffersError, BrokenError."""
+        self._check_interfaces()
         self._check_classes()
         self._check_holdings()
         self._check_permissions()
@@ -100,6 +118,18 @@ class Pair:
             raise DiffersError(f"{call}: the model says {answer.hex()}, the contract {problem}") from problem
         if real != answer:
             raise DiffersError(f"{call}: the model says {answer.hex()}, the contract {real.hex()}")
+
+    def _expect_refusal(self, call: Call, reason: bytes) -> None:
+        answer = self._machine.send(self._texts[self.people[0]], self._texts[CONTRACT], call.data())
+        if answer.ok or answer.output != reason:
+            raise DiffersError(f"{call}: the model refuses with {reason.hex()}, the contract {_told(answer)}")
+
+    def _check_interfaces(self) -> None:
+        for interface, spoken in _INTERFACES.items():
+            self._expect(Call("supportsInterface", (interface << 224,)), word(spoken))
+        self._expect_refusal(Call("uri", (_NO_CLASS,)), errors.unknown_class(_NO_CLASS))
+        uneven = Call("balanceOfBatch", (self.people[:2], (_NO_CLASS,)))
+        self._expect_refusal(uneven, errors.invalid_array_length(1, 2))
 
     def _check_classes(self) -> None:
         for id_, known in self.model.ledger.classes.items():

@@ -79,7 +79,7 @@ class Signing:
         owner, id_ = values.holding()
         items = values.items_of(owner, 4)
         if self._random.random() < 0.06:
-            items = (Item(id_, 0),) * (MAX_ITEMS + values.flawed())
+            items = (Item(id_, 0),) * values.one((MAX_ITEMS, MAX_ITEMS + 1))
         ids, amounts = (tuple(item[part] for item in items) for part in (0, 1))
         if values.flawed():
             amounts = values.one((amounts[1:], (*amounts, 0)))
@@ -120,7 +120,7 @@ class Signing:
             second = values.account()
         sides = [values.items_of(first, 3), values.items_of(second, 3)]
         if self._random.random() < 0.05:
-            sides[int(self._random.random() * 2)] = (Item(id_, 0),) * (MAX_ITEMS + values.flawed())
+            sides[values.one((0, 1))] = (Item(id_, 0),) * values.one((MAX_ITEMS, MAX_ITEMS + 1))
         if self._random.random() < 0.1 and len(sides[0]) == 1:
             sides[1] = (*sides[1], *sides[0])  # give back what one has just got
         return Swap(first, second, *sides, values.nonce(first), values.nonce(second), values.deadline())

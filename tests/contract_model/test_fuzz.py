@@ -11,6 +11,7 @@ from p2pos.ledger.contracts import artifact
 from tests.contract_model.abi import selector
 from tests.contract_model.calls import CALLS
 from tests.contract_model.fuzz import Tally, run
+from tests.contract_model.pair import Build
 
 SEEDS = range(4)
 PER_SEED = 50_000
@@ -36,7 +37,7 @@ def tally() -> Iterator[Tally]:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_contract_and_model_agree(tally: Tally, seed: int) -> None:
     """Of 50,000 random calls, each has the outcome, value and events that the model foretells, and so has the state."""
-    tally.add(run(artifact().bytecode, seed, PER_SEED))
+    tally.add(run(Build(artifact().bytecode), seed, PER_SEED))
     assert tally.operations >= (seed + 1) * PER_SEED
 
 
@@ -62,6 +63,6 @@ def test_contract_and_model_agree_for_long() -> None:
     tasks = [base + number for number in range(-(-SOAK_OPERATIONS // PER_TASK))]
     total = Tally()
     with ProcessPoolExecutor() as pool:
-        for tally in pool.map(run, [artifact().bytecode] * len(tasks), tasks, [PER_TASK] * len(tasks)):
+        for tally in pool.map(run, [Build(artifact().bytecode)] * len(tasks), tasks, [PER_TASK] * len(tasks)):
             total.add(tally)
     assert total.operations >= SOAK_OPERATIONS

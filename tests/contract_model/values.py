@@ -34,7 +34,7 @@ class Values:
         self.people = people
         self.flaw_share = random.choice((0.01, 0.03, 0.06, 0.12))
         """How often a value is flawed; a call has a handful of them."""
-        self._holdings: list[tuple[int, int]] = []
+        self._bound: list[tuple[int, int]] = []
         self._movable: list[tuple[int, int]] = []
         self._stale = 0
         self._drawn: dict[int, list[int]] = defaultdict(list)
@@ -62,15 +62,17 @@ class Values:
         known = self.model.ledger.classes
         return self.one(tuple(known)) if known and not self.flawed() else _UNKNOWN_ID
 
-    def holding(self) -> tuple[int, int]:
-        """An owner and what class they have units of."""
+    def holding(self, *, soulbound: bool = False) -> tuple[int, int]:
+        """An owner and what class they have units of; seldom a soulbound one, or only that."""
         self._stale -= 1
         if self._stale <= 0:
             ledger = self.model.ledger
-            self._holdings = [key for key, balance in ledger.balances.items() if balance]
-            self._movable = [key for key in self._holdings if not ledger.is_soulbound(key[1])]
+            self._bound, self._movable = [], []
+            for key, balance in ledger.balances.items():
+                if balance:
+                    (self._bound if ledger.is_soulbound(key[1]) else self._movable).append(key)
             self._stale = _REFRESH
-        holdings = self._holdings if self.random.random() < 0.1 else self._movable
+        holdings = self._bound if soulbound or self.random.random() < 0.03 else self._movable
         if holdings and self.random.random() > 0.02:
             return self.one(holdings)
         return self.account(), self.class_id()
@@ -128,14 +130,3 @@ class Values:
     def spend_until(self) -> int:
         now = self.model.now_s
         return self.one((now, now + 1, now + self.up_to(300), now + self.up_to(7200), FAR_S, UINT64_MAX))
-
-    def later(self) -> int:
-        """A time from now on: where something ends or becomes due, a second before, or a little later."""
-        ledger, now = self.model.ledger, self.model.now_s
-        moments = [hold.until for hold in ledger.holds.values() if hold.amount]
-        moments += [allowance.until for allowance in ledger.allowances.values() if allowance.left]
-        moments += [known.pending[1] for known in ledger.classes.values() if known.pending]
-        near = [moment for moment in moments if now < moment < FAR_S]
-        if near and self.random.random() < 0.6:
-            return max(now, self.one(near if self.random.random() < 0.3 else (min(near),)) - self.one((0, 0, 1)))
-        return now + self.one((1, self.up_to(50), self.up_to(3600)))
