@@ -5,6 +5,7 @@
 """
 
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +51,8 @@ class Settings(BaseSettings):
     """Address of the assets contract."""
     confirmations: int = Field(default=1, ge=1)
     """Blocks, its own included, after which a transaction counts as settled."""
+    max_fee: Decimal = Field(default=Decimal(2000), gt=0, max_digits=20)
+    """The most that a relayer offers per gas, in gwei, the tip included."""
     relayer_url: str = ""
     """HTTP end point of a relayer."""
 

@@ -22,7 +22,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
     """Give a command `--home` and a flag for each named setting, and call it with `settings` as first argument.
 
     Args:
-        names: of `rpc_url`, `contract`, `relayer_url`, `bootstrap`, `swarm_key_file`, `model`, `offline`,
+        names: of `rpc_url`, `contract`, `max_fee`, `relayer_url`, `bootstrap`, `swarm_key_file`, `model`, `offline`,
             `api_token_file`, `passphrase_file`.
 
     """
@@ -34,6 +34,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
             help="The chain's JSON-RPC end point. Given several times: the head is what a majority of them says.",
         ),
         "contract": click.option("--contract", help="Address of the assets contract."),
+        "max_fee": click.option("--max-fee", metavar="GWEI", help="The most to offer per gas, the tip included."),
         "relayer_url": click.option("--relayer-url", help="HTTP end point of a relayer."),
         "bootstrap": click.option("--bootstrap", multiple=True, help="Multiaddress of a peer to join through."),
         "swarm_key_file": click.option(

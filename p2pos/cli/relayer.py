@@ -23,11 +23,12 @@ from p2pos.errors import UserError
 from p2pos.ledger import relayer as service
 from p2pos.ledger.chain import Chain
 from p2pos.ledger.client import RelayerClient
+from p2pos.ledger.fees import from_gwei
 from p2pos.ledger.queue import Queue
 from p2pos.ledger.relayer_http import application
-from p2pos.ledger.signer import Signer
 from p2pos.ledger.submitter import MAX_BATCH, Submitter
 from p2pos.ledger.wallet import Wallets
+from p2pos.types import Address
 
 LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 
@@ -40,18 +41,25 @@ def relayer() -> None:
 @relayer.command()
 @click.option("--queue", type=click.Path(path_type=Path, dir_okay=False), help="Default: relayer/queue.sqlite at home.")
 @click.option("--listen", default="127.0.0.1:0", show_default=True, help="HOST:PORT, of loopback; port 0 is any free.")
-@click.option("--wallet", "name", default="operator", show_default=True, help="The wallet that pays for gas.")
+@click.option(
+    "--wallet",
+    "names",
+    multiple=True,
+    default=("operator",),
+    show_default=True,
+    help="The wallet that pays for gas. Given several times: they send side by side. One passphrase opens them all.",
+)
 @click.option(
     "--max-batch", type=click.IntRange(1, MAX_BATCH), default=MAX_BATCH, show_default=True, help="Intents per batch."
 )
 @click.option("--leash", "leashed", is_flag=True, help="Shut down when standard input ends.")
 @fd_option
-@with_settings("rpc_url", "contract", "passphrase_file")
+@with_settings("rpc_url", "contract", "passphrase_file", "max_fee")
 def run(
     settings: Settings,
     queue: Path | None,
     listen: str,
-    name: str,
+    names: tuple[str, ...],
     max_batch: int,
     leashed: bool,
     passphrase_fd: int | None,
@@ -59,17 +67,27 @@ def run(
     """Run it. Prints one line of JSON when it is ready."""
     address = _loopback(listen)
     wallets = Wallets(settings.wallets)
-    wallets.address(name)  # an unknown name is said before a passphrase is asked for
-    signer = wallets.unlock(name, get_passphrase(settings, passphrase_fd, f"wallet {name}"))
+    names = tuple(dict.fromkeys(names))
+    for name in names:
+        wallets.address(name)  # an unknown name is said before a passphrase is asked for
+    passphrase = get_passphrase(settings, passphrase_fd, f"wallet {' and '.join(names)}")
+    signers = [wallets.unlock(name, passphrase) for name in names]
     chain = Chain.connect(settings.rpc_url, chain_id=settings.chain_id, contract=settings.contract)
     if not settings.contract:
         raise UserError("no asset contract is set", hint="give --contract, or --home of a devnet")
     listener = _bind(*address)
     store = Queue(queue or settings.home / "relayer" / "queue.sqlite")
     try:
-        submitter = Submitter(chain, store, signer, confirmations=settings.confirmations, max_batch=max_batch)
+        submitter = Submitter(
+            chain,
+            store,
+            *signers,
+            confirmations=settings.confirmations,
+            max_batch=max_batch,
+            max_fee=from_gwei(settings.max_fee),
+        )
         submitter.bind()
-        trio.run(_serve, service.Relayer(chain, store, submitter, signer.address), signer, listener, leashed)
+        trio.run(_serve, service.Relayer(chain, store, submitter), submitter.senders, listener, leashed)
     finally:
         store.close()
         listener.close()
@@ -87,8 +105,7 @@ def status(settings: Settings, as_json: bool) -> None:
     rows = [
         ("chain", f"{summary['chain_id']}, block {summary['head']}"),
         ("contract", summary["contract"]),
-        ("sender", summary["sender"]),
-        ("sender's coin", _coin(summary["sender_balance_wei"])),
+        *[("sender", f"{one['address']}, coin {_coin(one['balance_wei'])}") for one in summary["senders"]],
         *[(state, str(count)) for state, count in summary["intents"].items()],
         ("open batches", str(summary["open_batches"])),
         ("trouble", summary["trouble"] or "none"),
@@ -103,21 +120,23 @@ def status(settings: Settings, as_json: bool) -> None:
             click.echo(f"{key}\t{value}")
 
 
-async def _serve(relayer_: service.Relayer, signer: Signer, listener: socket.socket, leashed: bool) -> None:
+async def _serve(relayer_: service.Relayer, senders: list[Address], listener: socket.socket, leashed: bool) -> None:
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, stop)
         if leashed:
             nursery.start_soon(_stop_at_end_of_input, stop)
-        await _run_service(relayer_, signer, listener, stop)
+        await _run_service(relayer_, senders, listener, stop)
         nursery.cancel_scope.cancel()
 
 
-async def _run_service(relayer_: service.Relayer, signer: Signer, listener: socket.socket, stop: trio.Event) -> None:
+async def _run_service(
+    relayer_: service.Relayer, senders: list[Address], listener: socket.socket, stop: trio.Event
+) -> None:
     app: Any = application(relayer_)
     async with trio.open_nursery() as nursery:
         url = await nursery.start(functools.partial(service.run, relayer_, app, listener=listener, stop=stop))
-        click.echo(json.dumps({"ready": True, "url": url, "sender": signer.address}))
+        click.echo(json.dumps({"ready": True, "url": url, "senders": senders}))
         await stop.wait()
         log.get("relayer").info("stopping")
 

@@ -4,7 +4,7 @@ web3's asynchronous client does not run under trio. A `Chain` may be used from s
 in hundreds (`preflight`, `receipts`, `send_raw`) travels as JSON arrays through `rpc`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
@@ -15,11 +15,11 @@ from web3.providers import BaseProvider
 from web3.types import RPCEndpoint, RPCResponse, TxParams
 
 from p2pos.errors import ChainError, UnavailableError, UserError
-from p2pos.ledger import calldata, events, rpc_pool
+from p2pos.ledger import abi, batching, calldata, events, rpc_pool
 from p2pos.ledger.contracts import artifact
 from p2pos.ledger.fees import Fees
 from p2pos.ledger.intents import SignedIntent
-from p2pos.ledger.records import Block, ClassInfo, Header, Preflight, Receipt, RevertError
+from p2pos.ledger.records import Block, ClassInfo, Header, Look, Preflight, Receipt, RevertError
 from p2pos.ledger.reverts import Revert, Reverts
 from p2pos.ledger.rpc import Rpc, RpcError, revert_data
 from p2pos.ledger.rpc_http import Bounds, check_url, public_name
@@ -146,6 +146,22 @@ class Chain:
         """The newest block."""
         return Block.read(self._rpc.call("eth_getBlockByNumber", "latest", False))  # noqa: FBT003 - JSON-RPC's: no transactions
 
+    def look(self, accounts: Sequence[Address], block: int | None) -> Look:
+        """The newest block, and what a relayer needs to know beside it.
+
+        Args:
+            accounts: whose nonces are wanted.
+            block: the number of a block whose hash is wanted, or None.
+
+        """
+        calls: list[tuple[str, Sequence[Any]]] = [("eth_maxPriorityFeePerGas", ())]
+        calls += [("eth_getTransactionCount", (one, tag)) for one in accounts for tag in ("latest", "pending")]
+        if block is not None:
+            calls.append(("eth_getBlockByNumber", (hex(block), False)))
+        head = self.head()
+        answers = self._rpc.batch(calls)
+        return Look.read(head, answers[-1] if block is not None else None, accounts, answers[1:], answers[0])
+
     def block_number(self) -> int:
         """The newest block's number."""
         with self._errors():
@@ -258,12 +274,8 @@ class Chain:
 
     def preflight(self, intents: Sequence[SignedIntent], sender: str) -> list[Preflight]:
         """What the contract would say to each intent, alone, at the newest block, if `sender` submitted it."""
-        signers = sorted({signer for intent in intents for signer, _ in intent.struct.signers})
-        calls: list[tuple[str, Sequence[Any]]] = [("eth_getCode", (signer, "latest")) for signer in signers]
-        calls += [self._call_request(calldata.submit(intent), sender) for intent in intents]
-        answers = self._rpc.batch(calls)
-        codes, said = answers[: len(signers)], answers[len(signers) :]
-        with_code = {who for who, code in zip(signers, codes, strict=True) if _sound(code) not in {"0x", None}}
+        with_code = self.with_code(signer for intent in intents for signer, _ in intent.struct.signers)
+        said = self._rpc.batch([self._call_request(calldata.submit(intent), sender) for intent in intents])
         return [
             Preflight(
                 contract_wallets=frozenset(signer for signer, _ in intent.struct.signers if signer in with_code),
@@ -271,6 +283,26 @@ class Chain:
             )
             for intent, answer in zip(intents, said, strict=True)
         ]
+
+    def with_code(self, accounts: Iterable[Address]) -> frozenset[Address]:
+        """Which of these accounts have code, so that ERC-1271 decides on a signature that is not by their key."""
+        asked = sorted(set(accounts))
+        answers = self._rpc.batch([("eth_getCode", (account, "latest")) for account in asked])
+        return frozenset(
+            [account for account, code in zip(asked, answers, strict=True) if _sound(code) not in {"0x", None}]
+        )
+
+    def all_would_succeed(self, intents: Sequence[SignedIntent], sender: str) -> bool:
+        """Whether one batch of all these intents would carry out every one, at the newest block."""
+        if not intents:
+            return True
+        data, gas = batching.call(intents)
+        answer = self._rpc.batch([self._call_request(data, sender, gas=gas)])[0]
+        if isinstance(answer, RpcError):
+            self._refusal(answer)  # raises where it is not the contract's
+            return False
+        # one alone goes by its own function, which answers nothing; where there is no contract, nothing is answered
+        return len(intents) > 1 and answer == "0x" + abi.word(len(intents)).hex()
 
     # ---- what changes the chain; each signs, sends and waits for the receipt
 
@@ -400,8 +432,12 @@ class Chain:
         with self._errors():
             return self._contract.get_function_by_name(name)(*arguments).call()
 
-    def _call_request(self, data: bytes, sender: str = "", tag: str = "latest") -> tuple[str, Sequence[Any]]:
+    def _call_request(
+        self, data: bytes, sender: str = "", tag: str = "latest", *, gas: int = 0
+    ) -> tuple[str, Sequence[Any]]:
         request = {"to": self.contract, "data": "0x" + data.hex(), **({"from": sender} if sender else {})}
+        if gas:
+            request["gas"] = hex(gas)
         return "eth_call", (request, tag)
 
     def _refusal(self, error: RpcError) -> Revert:

@@ -2,11 +2,12 @@
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
 
-from p2pos.errors import ChainError, UnavailableError, UserError
+from p2pos.errors import ChainError, P2posError, UnavailableError, UserError
 from p2pos.ledger.intents import Refusal, RefusedError, SignedIntent
 from p2pos.ledger.queue import Status
 
@@ -37,6 +38,16 @@ class RelayerClient:
         Raises RefusedError as the relayer said it; UnavailableError where it is full or away.
         """
         return _status(self._ask("POST", "/intents", content=json.dumps(intent.as_json())))
+
+    def submit_many(self, intents: Sequence[SignedIntent]) -> list[Status | P2posError]:
+        """Hand in up to a hundred at once. Returns per intent its status, or the error that `submit` would raise."""
+        answers = self._ask("POST", "/intents", content=json.dumps([intent.as_json() for intent in intents]))
+        if not isinstance(answers, list) or len(answers) != len(intents):
+            raise self._nonsense()
+        return [
+            self._error(one["error"], 0) if isinstance(one, dict) and "error" in one else _status(one)
+            for one in answers
+        ]
 
     def status(self, id_: str) -> Status | None:
         """What the relayer knows of an intent, or None."""
@@ -91,17 +102,19 @@ class RelayerClient:
             raise self._nonsense() from exc
         if response.is_success:
             return answer
-        error = answer.get("error") if isinstance(answer, dict) else None
+        raise self._error(answer.get("error") if isinstance(answer, dict) else None, response.status_code)
+
+    def _error(self, error: object, code: int) -> P2posError:
+        """The error that a relayer's answer stands for. Raises UnavailableError where it is none."""
         if not isinstance(error, dict) or not isinstance(error.get("message"), str):
             raise self._nonsense()
-        message, hint = error.pop("message"), str(error.pop("hint", ""))
-        error.pop("fault", None)
-        refusal = error.pop("refusal", None)
-        if refusal in set(Refusal):
-            raise RefusedError(Refusal(refusal), message, hint=hint, **error)
-        if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-            raise UnavailableError(message, hint=hint, **error)
-        raise ChainError(message, hint=hint, **error)
+        fields = {key: value for key, value in error.items() if key not in {"message", "hint", "fault", "refusal"}}
+        message, hint, refusal = error["message"], str(error.get("hint", "")), error.get("refusal")
+        if isinstance(refusal, str) and refusal in set(Refusal):
+            return RefusedError(Refusal(refusal), message, hint=hint, **fields)
+        if code == httpx.codes.SERVICE_UNAVAILABLE or error.get("fault") == UnavailableError.fault:
+            return UnavailableError(message, hint=hint, **fields)
+        return ChainError(message, hint=hint, **fields)
 
     def _nonsense(self) -> UnavailableError:
         return UnavailableError(f"{self.url} doesn't answer as a relayer", hint="check --relayer-url")

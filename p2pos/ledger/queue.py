@@ -1,372 +1,426 @@
 """The relayer's durable memory: what was accepted, which signed transactions carry it, and what became of it.
 
-SQLite in WAL mode with `synchronous=FULL`: a method that returned has reached the disk, so that what was accepted
-survives kill -9 and a power cut. Synchronous, for one thread at a time. One process at a time, held by a file lock.
+A method that returned has reached the disk (SQLite in WAL mode with `synchronous=FULL`), so that what was accepted
+survives kill -9 and a power cut; one that raised UnavailableError because the disk takes nothing has changed nothing.
+What is under way is held in memory as well and never read again while the process lives. May be used from several
+threads. One process at a time.
 
 An intent is `accepted`, then `submitted` (a signed transaction with it is on disk), then `settled` or `failed`; a
-batch that was lost or reorganised away brings it back.
+batch that was lost or reorganised away brings it back. It takes a nonce of each of its signers until it fails.
 """
 
-import fcntl
-import json
-import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import threading
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from p2pos.errors import UserError
+from p2pos.errors import InternalError, UserError
 from p2pos.ledger.fees import Fees
-from p2pos.ledger.intents import Refusal, SignedIntent
-from p2pos.types import Wei
+from p2pos.ledger.intents import SignedIntent
+from p2pos.ledger.packed import pack, unpack
+from p2pos.ledger.queue_file import QueueFile
+from p2pos.ledger.queue_records import Batch, Draft, Mined, Sending, Status, Verdict, Waiting
+from p2pos.types import Address, Wei
+
+__all__ = ["MAX_WAITING", "Batch", "Draft", "Mined", "Queue", "Sending", "Status", "Verdict", "Waiting"]
 
 MAX_WAITING = 10_000
-"""Intents accepted and not yet settled. At the 100 to 1,000 a chain takes per second, a minute's work; 16 MB."""
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS intents (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT,
-  id TEXT NOT NULL UNIQUE,
-  owner TEXT NOT NULL,
-  nonce TEXT NOT NULL,
-  kind TEXT NOT NULL,
-  body TEXT NOT NULL,
-  state TEXT NOT NULL CHECK (state IN ('accepted', 'submitted', 'settled', 'failed')),
-  attempts INTEGER NOT NULL DEFAULT 0,
-  batch INTEGER,
-  refusal TEXT NOT NULL DEFAULT '',
-  reason TEXT NOT NULL DEFAULT '',
-  tx TEXT NOT NULL DEFAULT '',
-  block INTEGER,
-  accepted_s REAL NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS intents_by_state ON intents (state, seq);
-CREATE UNIQUE INDEX IF NOT EXISTS live_nonces ON intents (owner, nonce) WHERE state <> 'failed';
-CREATE TABLE IF NOT EXISTS batches (
-  number INTEGER PRIMARY KEY AUTOINCREMENT,
-  nonce INTEGER NOT NULL,
-  gas INTEGER NOT NULL,
-  state TEXT NOT NULL CHECK (state IN ('open', 'mined', 'lost')),
-  tx TEXT NOT NULL DEFAULT '',
-  block INTEGER,
-  block_hash TEXT NOT NULL DEFAULT ''
-) STRICT;
-CREATE INDEX IF NOT EXISTS batches_by_state ON batches (state, block);
-CREATE TABLE IF NOT EXISTS members (
-  batch INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (batch, seq)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS members_by_intent ON members (seq);
-CREATE TABLE IF NOT EXISTS sendings (
-  tx TEXT PRIMARY KEY, batch INTEGER NOT NULL, raw BLOB NOT NULL,
-  max_fee TEXT NOT NULL, priority TEXT NOT NULL, ordinal INTEGER NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS sendings_by_batch ON sendings (batch, ordinal);
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What is known of an intent."""
-
-    id: str
-    state: str
-    refusal: str
-    reason: str
-    """Why it failed, for a person; "" otherwise."""
-    transaction: str
-    """That settled it or in which it failed; while `submitted`, "" or the one it was last seen in."""
-    block: int | None
-    accepted_s: float
-    """Seconds since the epoch."""
-
-    def as_json(self) -> dict[str, Any]:
-        """For HTTP and `--json`."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """An intent in the queue."""
-
-    seq: int
-    intent: SignedIntent
-    attempts: int
-    """Batches that carried it and came to nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sending:
-    """One signed transaction of a batch."""
-
-    transaction: str
-    raw: bytes
-    fees: Fees
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Intents that one account nonce carries; a fee that was too low gives it several sendings, of which one wins."""
-
-    number: int
-    nonce: int
-    gas: int
-    sendings: tuple[Sending, ...]
-    """Oldest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of one intent of a batch that is in a block."""
-
-    seq: int
-    state: str
-    """`settled`, `failed`, or `accepted` to try again."""
-    refusal: Refusal | None = None
-    reason: str = ""
-    transaction: str = ""
-    block: int | None = None
+"""Intents accepted and not yet settled: two seconds of work at the most that this service does, a minute's on a slow
+chain; 20 MB."""
 
 
 class Queue:
     """The queue in one file."""
 
     def __init__(self, path: Path) -> None:
+        self._file = QueueFile(path)
+        self._guard = threading.RLock()
+        self._accepted: dict[int, Waiting] = {}
+        """Waiting for a batch, oldest first."""
+        self._open: dict[int, Batch] = {}
+        self._batch_of: dict[int, int] = {}
+        """Of each submitted intent."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as exc:
-            raise UserError(f"{path} can't be used: {exc.strerror}", hint="give --queue another file") from exc
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            os.close(self._lock)
-            raise UserError(f"another relayer runs on {path}", hint="stop it, or give --queue another file") from exc
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as exc:
-            os.close(self._lock)
-            raise UserError(f"{path} is not a relayer's queue: {exc}", hint="give --queue another file") from exc
+            with self._file.read() as db:
+                self._load(db)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _load(self, db: sqlite3.Connection) -> None:
+        self._next_seq = _first(db, "SELECT ifnull(max(seq), 0) + 1 FROM intents")
+        self._next_batch = _first(db, "SELECT ifnull(max(number), 0) + 1 FROM batches")
+        rows = db.execute(
+            "SELECT seq, body, id, attempts FROM intents JOIN bodies USING (seq) WHERE state = 'live' ORDER BY seq"
+        )
+        self._accepted = {seq: Waiting(seq, unpack(body, digest), attempts) for seq, body, digest, attempts in rows}
+        for number, sender, nonce, gas, members in db.execute(
+            "SELECT number, sender, nonce, gas, members FROM batches WHERE state = 'open' ORDER BY number"
+        ).fetchall():
+            carried = [self._accepted.pop(seq) for seq in _seqs(members) if seq in self._accepted]
+            sendings = _sendings(db, number)
+            self._take_up(Batch(number, Address(sender), nonce, gas, tuple(carried), sendings))
 
     def close(self) -> None:
-        """Close the file and let go of the lock. A second time does nothing."""
-        self._db.close()
-        if self._lock >= 0:
-            os.close(self._lock)
-        self._lock = -1
+        """Close the file and let go of it. A second time does nothing."""
+        with self._guard:
+            self._file.close()
 
     # ---- whose queue this is
 
-    def bind(self, facts: dict[str, str], *, keep: Sequence[str]) -> None:
-        """Remember the chain, contract and sender that this queue is for.
+    def bind(self, facts: dict[str, str]) -> None:
+        """Remember what this queue is for: chain, contract. Raises UserError where it is for something else."""
+        with self._guard, self._file.write() as db:
+            known = dict(db.execute("SELECT key, value FROM meta"))
+            for key, value in facts.items():
+                if known.get(key, value) != value:
+                    raise UserError(
+                        f"the queue is for {key} {known[key]}, not {value}", hint="give --queue another file"
+                    )
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(facts.items()))
 
-        Args:
-            facts: what is true now.
-            keep: of these, the ones that may never change; the others may while no batch is open.
-
-        Raises:
-            UserError: where a remembered fact that must stand differs.
-
-        """
-        known = dict(self._db.execute("SELECT key, value FROM meta"))
-        opened = bool(self._db.execute("SELECT 1 FROM batches WHERE state = 'open'").fetchone())
-        for key, value in facts.items():
-            if key in known and known[key] != value and (key in keep or opened):
-                raise UserError(f"the queue is for {key} {known[key]}, not {value}", hint="give --queue another file")
-        with self._write():
-            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(facts.items()))
-
-    def seen_head(self) -> tuple[int, str] | None:
-        """The newest block that was looked at last: number and hash."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = 'head'").fetchone()
-        return tuple(json.loads(row[0])) if row else None
-
-    def set_seen_head(self, number: int, block_hash: str) -> None:
-        """Remember the newest block."""
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('head', ?)", (json.dumps([number, block_hash]),))
+    def bound(self, key: str) -> str:
+        """What was remembered; "" where nothing was."""
+        with self._guard, self._file.read() as db:
+            row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else ""
 
     # ---- intents
 
     def status(self, id_: str) -> Status | None:
         """What is known of an intent, or None where it never came."""
-        row = self._db.execute(
-            "SELECT id, state, refusal, reason, tx, block, accepted_s FROM intents WHERE id = ?", (id_,)
-        ).fetchone()
-        return Status(*row) if row else None
+        try:
+            digest = bytes.fromhex(id_.removeprefix("0x"))
+        except ValueError:
+            return None
+        with self._guard, self._file.read() as db:
+            row = db.execute(
+                "SELECT seq, id, state, refusal, reason, tx, block, accepted_s FROM intents WHERE id = ?", (digest,)
+            ).fetchone()
+            return self._status(row) if row else None
 
-    def rival(self, intent: SignedIntent) -> str:
-        """The id of another intent of the same owner and nonce that has not failed, or ""."""
-        row = self._db.execute(
-            "SELECT id FROM intents WHERE owner = ? AND nonce = ? AND state <> 'failed' AND id <> ?",
-            (intent.owner, str(intent.nonce), intent.id),
-        ).fetchone()
-        return str(row[0]) if row else ""
+    def holder(self, intent: SignedIntent) -> Status | None:
+        """Who holds one of the nonces that this intent takes: itself, a rival, or None where they are all free."""
+        with self._guard, self._file.read() as db:
+            for owner, nonce in _nonces(intent):
+                row = db.execute("SELECT seq FROM nonces WHERE owner = ? AND nonce = ?", (owner, nonce)).fetchone()
+                if row:
+                    found = db.execute(
+                        "SELECT seq, id, state, refusal, reason, tx, block, accepted_s FROM intents WHERE seq = ?", row
+                    ).fetchone()
+                    return self._status(found)
+        return None
+
+    def _status(self, row: tuple[int, bytes, str, str, str, str, int | None, float]) -> Status:
+        seq, digest, state, refusal, reason, transaction, block, accepted_s = row
+        if state == "live":
+            state = "submitted" if seq in self._batch_of else "accepted"
+        return Status("0x" + digest.hex(), state, refusal, reason, transaction, block, accepted_s)
 
     def unsettled(self) -> int:
         """How many intents are accepted or submitted."""
-        row = self._db.execute("SELECT count(*) FROM intents WHERE state IN ('accepted', 'submitted')").fetchone()
-        return int(row[0])
+        return len(self._accepted) + len(self._batch_of)
 
     def room(self) -> int:
         """How many more intents can be accepted now."""
         return MAX_WAITING - self.unsettled()
 
     def accept(self, intents: Sequence[SignedIntent], now_s: float) -> None:
-        """Take intents in, durably, all or none. One that had failed starts again; one that is in stays as it is."""
-        rows = [(one.id, one.owner, str(one.nonce), one.kind, json.dumps(one.as_json()), now_s) for one in intents]
-        with self._write():
-            self._db.executemany(
-                "INSERT INTO intents (id, owner, nonce, kind, body, state, accepted_s)"
-                " VALUES (?, ?, ?, ?, ?, 'accepted', ?) ON CONFLICT (id) DO UPDATE"
-                " SET body = excluded.body, state = 'accepted', attempts = 0, batch = NULL, refusal = '', reason = '',"
-                " tx = '', block = NULL"
-                " WHERE state = 'failed'",
-                rows,
-            )
+        """Take intents in, durably, all or none. One that had failed starts again; one that is in stays as it is.
 
-    def waiting(self, most: int) -> list[Waiting]:
-        """The oldest accepted intents: up to `most` transfers, or a single lock, which travels alone."""
-        rows = self._db.execute(
-            "SELECT seq, body, attempts FROM intents WHERE state = 'accepted' ORDER BY seq LIMIT ?", (most,)
-        ).fetchall()
-        found = [Waiting(seq, SignedIntent.parse(body), attempts) for seq, body, attempts in rows]
-        locks = next((index for index, one in enumerate(found) if one.intent.kind == "Lock"), len(found))
-        return found[:locks] or found[:1]
+        Raises InternalError where one takes a nonce that another holds: `holder` is asked first.
+        """
+        with self._guard:
+            made = [Waiting(self._next_seq + at, intent, 0) for at, intent in enumerate(intents)]
+            try:
+                with self._file.write() as db:
+                    fresh = db.executemany(
+                        "INSERT OR IGNORE INTO intents (seq, id, accepted_s) VALUES (?, ?, ?)",
+                        [(one.seq, one.intent.stated_digest, now_s) for one in made],
+                    )
+                    if fresh.rowcount < len(made):
+                        made = list(self._again(db, made, now_s))
+                    db.executemany(
+                        "INSERT INTO nonces VALUES (?, ?, ?)",
+                        [(*pair, one.seq) for one in made for pair in _nonces(one.intent)],
+                    )
+                    db.executemany(
+                        "INSERT OR REPLACE INTO bodies VALUES (?, ?)", [(one.seq, pack(one.intent)) for one in made]
+                    )
+            except sqlite3.IntegrityError as exc:
+                raise InternalError("an intent was accepted whose nonce another holds") from exc
+            self._next_seq += len(intents)
+            self._queue_up(made)
 
-    def members(self, batch: int) -> list[Waiting]:
-        """The intents that a batch carries, in the order in which it does."""
-        rows = self._db.execute(
-            "SELECT seq, body, attempts FROM intents JOIN members USING (seq) WHERE members.batch = ? ORDER BY seq",
-            (batch,),
-        )
-        return [Waiting(seq, SignedIntent.parse(body), attempts) for seq, body, attempts in rows if body]
+    @staticmethod
+    def _again(db: sqlite3.Connection, made: Sequence[Waiting], now_s: float) -> Iterator[Waiting]:
+        """Of intents some of which were here before, those that start now."""
+        for one in made:
+            seq, state = db.execute(
+                "SELECT seq, state FROM intents WHERE id = ?", (one.intent.stated_digest,)
+            ).fetchone()
+            if state == "failed":
+                db.execute(
+                    "UPDATE intents SET state = 'live', attempts = 0, refusal = '', reason = '', tx = '', block = NULL,"
+                    " accepted_s = ? WHERE seq = ?",
+                    (now_s, seq),
+                )
+                _count(db, "failed", -1)
+                yield Waiting(seq, one.intent, 0)
+            elif seq == one.seq:
+                yield one
+
+    def waiting(self, most: int, skip: int = 0) -> list[Waiting]:
+        """The oldest accepted intents, save the first `skip`."""
+        with self._guard:
+            return list(islice(self._accepted.values(), skip, skip + most))
 
     def fail(self, verdicts: Sequence[Verdict]) -> None:
         """Give up on intents that no batch carries."""
-        with self._write():
-            self._judge(verdicts)
+        with self._guard:
+            judged = [(self._accepted[one.seq], one) for one in verdicts]
+            with self._file.write() as db:
+                self._judge(db, judged)
+                db.executemany("DELETE FROM bodies WHERE seq = ?", [(one.seq,) for one in verdicts])
+            for one in verdicts:
+                del self._accepted[one.seq]
 
     def counts(self) -> dict[str, int]:
         """How many intents are in each state."""
-        counts = dict.fromkeys(("accepted", "submitted", "settled", "failed"), 0)
-        counts.update(self._db.execute("SELECT state, count(*) FROM intents GROUP BY state"))
-        return counts
+        with self._guard, self._file.read() as db:
+            over = dict(db.execute("SELECT state, count FROM tally"))
+            return {"accepted": len(self._accepted), "submitted": len(self._batch_of), **over}
 
     # ---- batches
 
     def open_batches(self) -> list[Batch]:
-        """Batches whose outcome is not known, by account nonce."""
-        rows = self._db.execute("SELECT number, nonce, gas FROM batches WHERE state = 'open' ORDER BY nonce").fetchall()
-        return [Batch(number, nonce, gas, self._sendings(number)) for number, nonce, gas in rows]
+        """Batches whose outcome is not known, of each sender by its nonces."""
+        with self._guard:
+            return sorted(self._open.values(), key=lambda batch: (batch.sender, batch.nonce))
 
     def mined_since(self, block: int) -> list[tuple[int, int, str]]:
         """(batch, block, block hash) of batches in blocks from this one on."""
-        return self._db.execute(
-            "SELECT number, block, block_hash FROM batches WHERE state = 'mined' AND block >= ?", (block,)
-        ).fetchall()
+        with self._guard, self._file.read() as db:
+            return db.execute(
+                "SELECT number, block, block_hash FROM batches WHERE state = 'mined' AND block >= ?", (block,)
+            ).fetchall()
 
-    def other_transactions(self, seq: int, batch: int) -> list[str]:
-        """Every transaction that ever carried this intent, save those of one batch."""
-        rows = self._db.execute(
-            "SELECT tx FROM sendings JOIN members USING (batch) WHERE seq = ? AND batch <> ?", (seq, batch)
-        )
-        return [row[0] for row in rows]
+    def other_transactions(self, seq: int, batch: int) -> list[tuple[int, str]]:
+        """(batch, transaction) of all that carried this intent before, save one batch."""
+        with self._guard, self._file.read() as db:
+            return db.execute(
+                "SELECT batch, tx FROM former JOIN sendings USING (batch) WHERE seq = ? AND batch <> ?", (seq, batch)
+            ).fetchall()
 
-    def open_batch(self, nonce: int, gas: int, sending: Sending, members: Sequence[int]) -> int:
-        """Write down a signed batch, before it is sent. Returns its number."""
-        with self._write():
-            cursor = self._db.execute("INSERT INTO batches (nonce, gas, state) VALUES (?, ?, 'open')", (nonce, gas))
-            number = cursor.lastrowid or 0
-            self._add_sending(number, sending)
-            self._db.executemany("INSERT INTO members VALUES (?, ?)", [(number, seq) for seq in members])
-            self._db.executemany(
-                "UPDATE intents SET state = 'submitted', batch = ? WHERE seq = ?", [(number, seq) for seq in members]
-            )
-        return number
+    def open_batch(self, drafts: Sequence[Draft]) -> list[Batch]:
+        """Write down signed batches, before they are sent."""
+        with self._guard:
+            made = [
+                Batch(self._next_batch + at, one.sender, one.nonce, one.gas, one.members, (one.sending,))
+                for at, one in enumerate(drafts)
+            ]
+            with self._file.write() as db:
+                db.executemany(
+                    "INSERT INTO batches (number, sender, nonce, gas, members) VALUES (?, ?, ?, ?, ?)",
+                    [(one.number, one.sender, one.nonce, one.gas, _members(one.members)) for one in made],
+                )
+                for batch in made:
+                    _add_sending(db, batch.number, 0, batch.sendings[0])
+            self._next_batch += len(made)
+            for batch in made:
+                for member in batch.members:
+                    del self._accepted[member.seq]
+                self._take_up(batch)
+            return made
 
     def add_sending(self, batch: int, sending: Sending) -> None:
         """Write down a replacement with a higher fee, before it is sent."""
-        with self._write():
-            self._add_sending(batch, sending)
+        with self._guard:
+            known = self._open[batch]
+            with self._file.write() as db:
+                _add_sending(db, batch, len(known.sendings), sending)
+            self._open[batch] = replace(known, sendings=(*known.sendings, sending))
 
-    def mine(self, batch: int, transaction: str, block: int, block_hash: str, verdicts: Sequence[Verdict]) -> None:
-        """A batch is in a settled block; this became of its intents."""
-        with self._write():
-            self._db.execute(
+    def mine(self, mined: Sequence[Mined]) -> None:
+        """Batches are in settled blocks; this became of their intents. Those that are to be tried again wait again."""
+        with self._guard:
+            batches = [self._open[one.batch] for one in mined]
+            members = {member.seq: member for batch in batches for member in batch.members}
+            judged = [(members[one.seq], one) for outcome in mined for one in outcome.verdicts]
+            again = [(member, one) for member, one in judged if one.state == "accepted"]
+            with self._file.write() as db:
+                db.executemany(
+                    "UPDATE batches SET state = 'mined', tx = ?, block = ?, block_hash = ? WHERE number = ?",
+                    [(one.transaction, one.block, one.block_hash, one.batch) for one in mined],
+                )
+                self._judge(db, judged)
+                _remember_former(db, [(member.seq, self._batch_of[member.seq]) for member, _ in again])
+            for one in mined:
+                self._put_down(one.batch)
+            self._queue_up([replace(member, attempts=member.attempts + 1) for member, _ in again])
+
+    def found(self, batch: int, transaction: str, block: int, block_hash: str) -> None:
+        """A batch that was taken for lost is in a block after all; its block is watched from now on."""
+        with self._guard, self._file.write() as db:
+            db.execute(
                 "UPDATE batches SET state = 'mined', tx = ?, block = ?, block_hash = ? WHERE number = ?",
                 (transaction, block, block_hash, batch),
             )
-            self._judge(verdicts)
 
-    def lose(self, batch: int) -> None:
-        """A batch can't get into a block any more: its intents wait again."""
-        with self._write():
-            self._db.execute("UPDATE batches SET state = 'lost' WHERE number = ?", (batch,))
-            self._db.execute(
-                "UPDATE intents SET state = 'accepted', batch = NULL WHERE batch = ? AND state = 'submitted'", (batch,)
-            )
+    def lose(self, numbers: Sequence[int]) -> None:
+        """Batches can't get into a block any more: their intents wait again."""
+        with self._guard:
+            batches = [self._open[number] for number in numbers]
+            pairs = [(member.seq, batch.number) for batch in batches for member in batch.members]
+            with self._file.write() as db:
+                db.executemany("UPDATE batches SET state = 'lost' WHERE number = ?", [(one,) for one in numbers])
+                _remember_former(db, pairs)
+            for number in numbers:
+                self._put_down(number)
+            self._queue_up([member for batch in batches for member in batch.members])
 
-    def reopen(self, batch: int) -> None:
-        """A batch's block is no longer part of the chain: its outcome is open again, and so are its intents."""
-        with self._write():
-            self._db.execute(
-                "UPDATE batches SET state = 'open', tx = '', block = NULL, block_hash = '' WHERE number = ?", (batch,)
-            )
-            self._db.execute(
-                "UPDATE OR IGNORE intents SET state = 'submitted', refusal = '', reason = '', tx = '', block = NULL"
-                " WHERE batch = ? AND seq IN (SELECT seq FROM members WHERE batch = ?)",
-                (batch, batch),
-            )
+    def reopen(self, number: int) -> None:
+        """A batch's block is no longer part of the chain: its outcome is open again, and so are its intents.
 
-    def forget_before(self, block: int) -> None:
-        """Drop signed transactions and bodies of batches too deep to be reorganised; the verdicts stay."""
-        with self._write():
-            old = "SELECT number FROM batches WHERE state <> 'open' AND (block < ?1 OR (state = 'lost' AND number <"
-            old += " (SELECT min(number) FROM batches WHERE block >= ?1)))"
-            self._db.execute(
-                f"UPDATE intents SET body = '' WHERE state IN ('settled', 'failed') AND batch IN ({old})",  # noqa: S608 - a constant
-                (block,),
-            )
-            for table, column in (("sendings", "batch"), ("members", "batch"), ("batches", "number")):
-                self._db.execute(f"DELETE FROM {table} WHERE {column} IN ({old})", (block,))  # noqa: S608 - constants
+        One that failed stays so where another has taken its nonce since.
+        """
+        with self._guard:
+            with self._file.write() as db:
+                sender, nonce, gas, seqs, tx = db.execute(
+                    "SELECT sender, nonce, gas, members, tx FROM batches WHERE number = ?", (number,)
+                ).fetchone()
+                members = []
+                for seq in _seqs(seqs):
+                    row = db.execute(
+                        "SELECT state, body, id, attempts FROM intents JOIN bodies USING (seq)"
+                        " WHERE seq = ? AND state <> 'live' AND tx = ?",
+                        (seq, tx),
+                    ).fetchone()
+                    if row and (member := self._revived(db, seq, *row)):
+                        members.append(member)
+                db.execute(
+                    "UPDATE batches SET state = 'open', tx = '', block = NULL, block_hash = '', members = ?"
+                    " WHERE number = ?",
+                    (_members(members), number),
+                )
+                sendings = _sendings(db, number)
+            self._take_up(Batch(number, Address(sender), nonce, gas, tuple(members), sendings))
+
+    @staticmethod
+    def _revived(
+        db: sqlite3.Connection, seq: int, state: str, body: bytes, digest: bytes, attempts: int
+    ) -> Waiting | None:
+        member = Waiting(seq, unpack(body, digest), attempts)
+        if state == "failed":
+            pairs = [(*pair, seq) for pair in _nonces(member.intent)]
+            if db.executemany("INSERT OR IGNORE INTO nonces VALUES (?, ?, ?)", pairs).rowcount < len(pairs):
+                _free_nonces(db, [member])
+                return None
+        db.execute(
+            "UPDATE intents SET state = 'live', refusal = '', reason = '', tx = '', block = NULL WHERE seq = ?", (seq,)
+        )
+        _count(db, state, -1)
+        return member
+
+    def forget_before(self, block: int, most: int) -> None:
+        """Drop what up to `most` batches were made of that no reorganisation can reach; the verdicts stay."""
+        with self._guard, self._file.write() as db:
+            rows = db.execute(
+                "SELECT number, members FROM batches WHERE state = 'mined' AND block < ? LIMIT ?", (block, most)
+            ).fetchall()
+            rows += db.execute(
+                "SELECT number, members FROM batches WHERE state = 'lost'"
+                " AND number < (SELECT min(number) FROM batches WHERE state = 'mined' AND block >= ?) LIMIT ?",
+                (block, most),
+            ).fetchall()
+            seqs = [(seq,) for _, members in rows for seq in _seqs(members) if not self._is_live(seq)]
+            db.executemany("DELETE FROM bodies WHERE seq = ?", seqs)
+            db.executemany("DELETE FROM former WHERE seq = ?", seqs)
+            numbers = [(number,) for number, _ in rows]
+            db.executemany("DELETE FROM sendings WHERE batch = ?", numbers)
+            db.executemany("DELETE FROM batches WHERE number = ?", numbers)
 
     # ----
 
-    def _judge(self, verdicts: Sequence[Verdict]) -> None:
-        self._db.executemany(
-            "UPDATE intents SET state = ?, refusal = ?, reason = ?, tx = ?, block = ?,"
-            " attempts = attempts + (? = 'accepted') WHERE seq = ?",
-            [
-                (one.state, one.refusal or "", one.reason, one.transaction, one.block, one.state, one.seq)
-                for one in verdicts
-            ],
-        )
+    def _is_live(self, seq: int) -> bool:
+        return seq in self._accepted or seq in self._batch_of
 
-    def _sendings(self, batch: int) -> tuple[Sending, ...]:
-        rows = self._db.execute(
-            "SELECT tx, raw, max_fee, priority FROM sendings WHERE batch = ? ORDER BY ordinal", (batch,)
-        )
-        return tuple(
-            Sending(tx, raw, Fees(Wei(int(max_fee)), Wei(int(priority)))) for tx, raw, max_fee, priority in rows
-        )
+    def _take_up(self, batch: Batch) -> None:
+        self._open[batch.number] = batch
+        self._batch_of.update((member.seq, batch.number) for member in batch.members)
 
-    def _add_sending(self, batch: int, one: Sending) -> None:
-        self._db.execute(
-            "INSERT INTO sendings SELECT ?, ?, ?, ?, ?, count(*) FROM sendings WHERE batch = ?",
-            (one.transaction, batch, one.raw, str(one.fees.max_fee), str(one.fees.priority), batch),
-        )
+    def _put_down(self, number: int) -> None:
+        for member in self._open.pop(number).members:
+            del self._batch_of[member.seq]
 
-    @contextmanager
-    def _write(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+    def _queue_up(self, members: Iterable[Waiting]) -> None:
+        newest = next(reversed(self._accepted), 0)
+        in_order = True
+        for member in members:
+            in_order = in_order and member.seq > newest
+            newest = member.seq
+            self._accepted[member.seq] = member
+        if not in_order:
+            self._accepted = dict(sorted(self._accepted.items()))
+
+    @staticmethod
+    def _judge(db: sqlite3.Connection, judged: Sequence[tuple[Waiting, Verdict]]) -> None:
+        """Write verdicts down; a failed intent's nonces become free."""
+        over = [one for _, one in judged if one.state != "accepted"]
+        db.executemany(
+            "UPDATE intents SET state = ?, refusal = ?, reason = ?, tx = ?, block = ? WHERE seq = ?",
+            [(one.state, one.refusal or "", one.reason, one.transaction, one.block, one.seq) for one in over],
+        )
+        failed = [member for member, one in judged if one.state == "failed"]
+        _free_nonces(db, failed)
+        db.executemany(
+            "UPDATE intents SET attempts = attempts + 1 WHERE seq = ?",
+            [(one.seq,) for _, one in judged if one.state == "accepted"],
+        )
+        _count(db, "failed", len(failed))
+        _count(db, "settled", len(over) - len(failed))
+
+
+def _first(db: sqlite3.Connection, question: str) -> int:
+    return int(db.execute(question).fetchone()[0])
+
+
+def _count(db: sqlite3.Connection, state: str, more: int) -> None:
+    db.execute("UPDATE tally SET count = count + ? WHERE state = ?", (more, state))
+
+
+def _free_nonces(db: sqlite3.Connection, members: Iterable[Waiting]) -> None:
+    rows = [(*pair, member.seq) for member in members for pair in _nonces(member.intent)]
+    db.executemany("DELETE FROM nonces WHERE owner = ? AND nonce = ? AND seq = ?", rows)
+
+
+def _remember_former(db: sqlite3.Connection, pairs: Sequence[tuple[int, int]]) -> None:
+    db.executemany("INSERT OR IGNORE INTO former VALUES (?, ?)", pairs)
+
+
+def _nonces(intent: SignedIntent) -> list[tuple[bytes, bytes]]:
+    """What an intent takes, as the file's keys."""
+    return [(bytes.fromhex(owner[2:]), nonce.to_bytes(32, "big")) for owner, nonce in intent.struct.signers]
+
+
+def _members(members: Iterable[Waiting]) -> bytes:
+    return array("Q", [member.seq for member in members]).tobytes()
+
+
+def _seqs(members: bytes) -> list[int]:
+    return array("Q", members).tolist()
+
+
+def _sendings(db: sqlite3.Connection, batch: int) -> tuple[Sending, ...]:
+    rows = db.execute("SELECT tx, raw, max_fee, priority FROM sendings WHERE batch = ? ORDER BY ordinal", (batch,))
+    return tuple(Sending(tx, raw, Fees(Wei(int(max_fee)), Wei(int(priority)))) for tx, raw, max_fee, priority in rows)
+
+
+def _add_sending(db: sqlite3.Connection, batch: int, ordinal: int, one: Sending) -> None:
+    db.execute(
+        "INSERT INTO sendings VALUES (?, ?, ?, ?, ?, ?)",
+        (batch, ordinal, one.transaction, one.raw, str(one.fees.max_fee), str(one.fees.priority)),
+    )

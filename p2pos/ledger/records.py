@@ -144,6 +144,38 @@ class ClassInfo(NamedTuple):
         return self.minted - self.burned
 
 
+class Look(NamedTuple):
+    """What a relayer sees of the chain at one glance."""
+
+    head: Block
+    hash: str
+    """Of the block that was asked for; "" where it isn't there or none was asked for."""
+    used: dict[Address, int]
+    """Of each account, how many transactions are in blocks: its lowest nonce that no block has."""
+    pending: dict[Address, int]
+    """Likewise, the pool's transactions counted too."""
+    priority: int
+    """The tip that the node suggests, in wei per gas; 0 where it suggests none."""
+
+    @classmethod
+    def read(cls, head: Block, block: Any, accounts: Sequence[Address], counts: Sequence[Any], priority: Any) -> "Look":
+        """From JSON-RPC's answers; `counts` begins with two for each account. Raises ChainError, or what they are."""
+        for answer in (block, *counts[: 2 * len(accounts)]):
+            if isinstance(answer, ChainError):
+                raise answer
+        try:
+            numbers = [int(count, 16) for count in counts[: 2 * len(accounts)]]
+            return cls(
+                head,
+                str(block["hash"]) if block else "",
+                dict(zip(accounts, numbers[::2], strict=True)),
+                dict(zip(accounts, numbers[1::2], strict=True)),
+                0 if isinstance(priority, ChainError) else int(priority, 16),
+            )
+        except (KeyError, TypeError, ValueError) as exc:
+            raise ChainError("the chain's answers about its newest block make no sense") from exc
+
+
 class Preflight(NamedTuple):
     """What would become of an intent now."""
 

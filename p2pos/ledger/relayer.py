@@ -1,16 +1,14 @@
 """The relayer as a service: HTTP in front, the queue in the middle, the chain behind.
 
 `POST /intents` answers 202 once the intent is on disk, and from then on the intent is submitted, whatever happens to
-this process. `admit` and `submit_forever` are the two tasks that share the queue; both run its calls in threads, one
-at a time.
+this process. `admit_forever` and `submit_forever` are the two tasks that share the queue, each in a thread of its own.
 """
 
 import functools
 import socket
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 from hypercorn.config import Config
@@ -18,19 +16,17 @@ from hypercorn.trio import serve
 from trio_typing import TaskStatus
 
 from p2pos import log
-from p2pos.errors import ChainError, InternalError, P2posError, UnavailableError
+from p2pos.errors import ChainError, P2posError, UnavailableError
+from p2pos.ledger.admission import Admission, Outcome
 from p2pos.ledger.chain import Chain
-from p2pos.ledger.intents import Refusal, RefusedError, SignedIntent, check
-from p2pos.ledger.queue import MAX_WAITING, Queue, Status
+from p2pos.ledger.intents import Refusal, RefusedError, SignedIntent
+from p2pos.ledger.queue import Queue, Status
 from p2pos.ledger.submitter import Submitter
-from p2pos.types import Address
-
-T = TypeVar("T")
 
 ADMIT_BATCH = 100
 """Intents that are checked with one request to the chain and written with one flush to disk."""
 MAX_ARRIVING = 1000
-"""Requests that wait to be admitted, 32 KiB each at most; whoever comes next is told to come back."""
+"""Requests that wait to be admitted, 16 KiB each at most; whoever comes next is told to come back."""
 POLL_S = 0.2
 """Between two looks at the chain while something is under way. The fastest chains make a block per 0.25 s."""
 IDLE_POLL_S = 2.0
@@ -43,20 +39,21 @@ DRAIN_S = 2.0
 
 @dataclass(eq=False)
 class _Arrival:
-    intent: SignedIntent
+    intents: Sequence[SignedIntent]
     done: trio.Event = field(default_factory=trio.Event)
-    outcome: Status | P2posError | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
 
 
 class Relayer:
-    """One chain, one queue, one sending account."""
+    """One chain, one queue, and the accounts that send."""
 
-    def __init__(self, chain: Chain, queue: Queue, submitter: Submitter, sender: Address) -> None:
+    def __init__(self, chain: Chain, queue: Queue, submitter: Submitter) -> None:
         self.chain = chain
-        self.sender = sender
         self._queue = queue
         self._submitter = submitter
-        self._one_at_a_time = trio.CapacityLimiter(1)
+        self._admission = Admission(chain, queue, submitter.senders[0])
+        self._admitting = trio.CapacityLimiter(1)
+        self._submitting = trio.CapacityLimiter(1)
         self._arriving_send, self._arriving = trio.open_memory_channel[_Arrival](MAX_ARRIVING)
         self._wake = trio.Event()
         self._log = log.get("relayer")
@@ -75,63 +72,86 @@ class Relayer:
             UnavailableError: too much is waiting, or the chain can't be asked.
 
         """
-        arrival = _Arrival(intent)
+        (outcome,) = await self.submit_many([intent])
+        if isinstance(outcome, Status):
+            return outcome
+        raise outcome
+
+    async def submit_many(self, intents: Sequence[SignedIntent]) -> list[Outcome]:
+        """Take intents in, up to `ADMIT_BATCH`. Returns per intent its status, or what `submit` would raise."""
+        arrival = _Arrival(intents)
         try:
             self._arriving_send.send_nowait(arrival)
         except trio.WouldBlock:
-            raise UnavailableError("too many intents arrive at once", hint="try again in a moment") from None
+            busy = UnavailableError("too many intents arrive at once", hint="try again in a moment")
+            return [busy] * len(intents)
         await arrival.done.wait()
-        if isinstance(arrival.outcome, Status):
-            return arrival.outcome
-        if isinstance(arrival.outcome, RefusedError):
-            self.refused[arrival.outcome.refusal] += 1
-        raise arrival.outcome or InternalError("an arrival without an outcome")
+        for outcome in arrival.outcomes:
+            if isinstance(outcome, RefusedError):
+                self.refused[outcome.refusal] += 1
+        return arrival.outcomes
 
     async def status(self, id_: str) -> Status | None:
         """What is known of an intent, or None."""
-        return await self._in_thread(self._queue.status, id_)
+        return await trio.to_thread.run_sync(self._queue.status, id_)
 
     async def counts(self) -> dict[str, int]:
         """Intents by state."""
-        return await self._in_thread(self._queue.counts)
+        return await trio.to_thread.run_sync(self._queue.counts)
 
     async def summary(self) -> dict[str, Any]:
         """What `/status` says."""
         head = self._submitter.head
-        open_batches = await self._in_thread(lambda: len(self._queue.open_batches()))
-        try:
-            balance: int | None = await trio.to_thread.run_sync(self.chain.native_balance, self.sender)
-        except (ChainError, UnavailableError):
-            balance = None
+        balances = await trio.to_thread.run_sync(self._balances)
+        open_batches = self._queue.open_batches()
         return {
             "chain_id": self.chain.chain_id,
             "contract": self.chain.contract,
             "rpc_url": self.chain.url,
-            "sender": self.sender,
-            "sender_balance_wei": None if balance is None else str(balance),
+            "senders": [
+                {
+                    "address": sender,
+                    "balance_wei": None if balance is None else str(balance),
+                    "open_batches": sum(batch.sender == sender for batch in open_batches),
+                }
+                for sender, balance in zip(self._submitter.senders, balances, strict=True)
+            ],
             "head": head.number if head else None,
             "intents": await self.counts(),
-            "open_batches": open_batches,
+            "open_batches": len(open_batches),
             "trouble": self.unreachable or self._submitter.trouble,
         }
+
+    def _balances(self) -> list[int | None]:
+        """The senders' coin in wei; None where the chain doesn't say."""
+        try:
+            return [self.chain.native_balance(sender) for sender in self._submitter.senders]
+        except (ChainError, UnavailableError):
+            return [None] * len(self._submitter.senders)
 
     # ---- the two tasks
 
     async def admit_forever(self) -> None:
         """Check what arrives and write it down, many at a time."""
         async for first in self._arriving:
-            arrivals = [first]
-            while len(arrivals) < ADMIT_BATCH:
+            arrivals, count = [first], len(first.intents)
+            while count < ADMIT_BATCH:
                 try:
                     arrivals.append(self._arriving.receive_nowait())
                 except trio.WouldBlock:
                     break
+                count += len(arrivals[-1].intents)
+            intents = [intent for arrival in arrivals for intent in arrival.intents]
+            head = self._submitter.head
             try:
-                outcomes = await self._in_thread(self._admit, [arrival.intent for arrival in arrivals])
+                outcomes = await trio.to_thread.run_sync(
+                    self._admission.admit, intents, float(head.timestamp) if head else 0.0, limiter=self._admitting
+                )
             except P2posError as exc:
-                outcomes = [exc] * len(arrivals)
-            for arrival, outcome in zip(arrivals, outcomes, strict=True):
-                arrival.outcome = outcome
+                outcomes = [exc] * len(intents)
+            for arrival in arrivals:
+                arrival.outcomes = outcomes[: len(arrival.intents)]
+                outcomes = outcomes[len(arrival.intents) :]
                 arrival.done.set()
             self._wake.set()
 
@@ -141,7 +161,7 @@ class Relayer:
         while True:
             self._wake = trio.Event()
             try:
-                busy = await self._in_thread(self._submitter.tick)
+                busy = await trio.to_thread.run_sync(self._submitter.tick, limiter=self._submitting)
                 self.unreachable = ""
                 backoff_s = POLL_S
             except (UnavailableError, ChainError) as exc:
@@ -155,97 +175,6 @@ class Relayer:
             else:
                 with trio.move_on_after(IDLE_POLL_S):
                     await self._wake.wait()
-
-    # ----
-
-    def _admit(self, intents: Sequence[SignedIntent]) -> list[Status | P2posError]:
-        """Per intent its status or why it is not taken. In a thread."""
-        outcomes: dict[int, Status | P2posError] = {}
-        fresh: dict[str, list[int]] = {}
-        nonces: dict[tuple[str, int], str] = {}
-        now_s = float(self._submitter.head.timestamp) if self._submitter.head else 0.0
-        for index, intent in enumerate(intents):
-            try:
-                check(intent, self.chain.domain, now_s=max(now_s, time.time()), contract_wallets=None)
-                status = self._queue.status(intent.id)
-                if status is None or status.state == "failed":
-                    self._require_own_nonce(intent, nonces)
-                    fresh.setdefault(intent.id, []).append(index)
-                else:
-                    outcomes[index] = _again(status)
-            except P2posError as exc:
-                outcomes[index] = exc
-        taken = self._preflight([intents[places[0]] for places in fresh.values()], now_s, fresh, outcomes)
-        room = self._queue.room()
-        self._queue.accept(taken[:room], time.time())
-        for position, intent in enumerate(taken):
-            status = self._queue.status(intent.id)
-            full = UnavailableError(f"{MAX_WAITING} intents are waiting already", hint="try again in a minute")
-            for index in fresh[intent.id]:
-                outcomes[index] = status if status and position < room else full
-        return [outcomes[index] for index in range(len(intents))]
-
-    def _require_own_nonce(self, intent: SignedIntent, nonces: dict[tuple[str, int], str]) -> None:
-        key = (intent.owner, intent.nonce)
-        rival = self._queue.rival(intent) or nonces.setdefault(key, intent.id)
-        status = self._queue.status(rival)
-        if rival != intent.id and status and status.state == "settled":
-            raise RefusedError(
-                Refusal.REPLAYED,
-                f"nonce {intent.nonce} of this owner was already used or cancelled",
-                hint="sign it again with a new nonce",
-                transaction=status.transaction,
-            )
-        if rival != intent.id:
-            raise RefusedError(
-                Refusal.CONFLICT,
-                f"another intent of this owner with nonce {intent.nonce} is here already",
-                hint="sign it again with a new nonce",
-                rival=rival,
-            )
-
-    def _preflight(
-        self,
-        intents: Sequence[SignedIntent],
-        now_s: float,
-        places: dict[str, list[int]],
-        outcomes: dict[int, Status | P2posError],
-    ) -> list[SignedIntent]:
-        """Ask signatures and contract about new intents; note refusals in `outcomes`, return the good ones."""
-        if not intents:
-            return []
-        found = self.chain.preflight(intents, self.sender)
-        good = []
-        for intent, (contract_wallets, revert) in zip(intents, found, strict=True):
-            fault: RefusedError | None = None
-            try:
-                check(intent, self.chain.domain, now_s=now_s, contract_wallets=contract_wallets)
-            except RefusedError as exc:
-                fault = exc
-            if fault is None and revert is not None:
-                fault = RefusedError(revert.refusal, revert.text, hint=revert.hint)
-            if fault is None:
-                good.append(intent)
-            else:
-                outcomes.update(dict.fromkeys(places[intent.id], fault))
-        return good
-
-    async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
-        return await trio.to_thread.run_sync(call, *arguments, limiter=self._one_at_a_time)
-
-
-def _again(status: Status) -> Status | RefusedError:
-    if status.state != "settled":
-        return status
-    return RefusedError(
-        Refusal.REPLAYED,
-        f"this intent was already carried out, in transaction {status.transaction}",
-        hint="nothing moves twice; to give again, sign again",
-        id=status.id,
-        state=status.state,
-        transaction=status.transaction,
-        block=status.block,
-    )
 
 
 async def run(

@@ -12,35 +12,54 @@ from p2pos.ledger.typed_data import BatchTransfer, Lock, Signable, Spend, Swap, 
 from p2pos.types import Address
 
 
+class Outcome:
+    """One transaction's events, read once and asked about each of its intents."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        """`events` are the asset contract's, in their order."""
+        self._events = events
+        self._spent: dict[tuple[Address, int], int] = {}
+        self._failed: dict[tuple[Address, int], bytes] = {}
+        self._failed_calls: dict[int, bytes] = {}
+        for at, event in enumerate(events):
+            if isinstance(event, NonceSpent) and not event.cancelled:
+                self._spent[event.owner, event.nonce] = at  # the contract uses a nonce once
+            elif isinstance(event, IntentFailed):
+                self._failed.setdefault((event.owner, event.nonce), event.reason)
+            elif isinstance(event, CallFailed):
+                self._failed_calls.setdefault(event.position, event.reason)
+
+    def took_effect(self, struct: Signable) -> bool:
+        """Whether the events show this very intent carried out."""
+        at = self._spent.get(struct.signers[0])
+        if at is None:
+            return False
+        most = 3 if isinstance(struct, Transfer) else len(self._events)
+        return _is_deed(struct, self._events[at].place.log, self._events[at + 1 : at + most])
+
+    def failure(self, struct: Signable, position: int) -> bytes | None:
+        """The revert data with which a batch skipped the intent at this position, or None where no event says so."""
+        found = self._failed.get(struct.signers[0])
+        return self.failed_call(position) if found is None else found
+
+    def failed_call(self, position: int) -> bytes | None:
+        """Likewise, of `relayCalls`, whatever stands there."""
+        return self._failed_calls.get(position)
+
+
 def took_effect(struct: Signable, events: Sequence[Event]) -> bool:
     """Whether these events, in their order, show this very intent carried out."""
-    owner, nonce = struct.signers[0]
-    for at, event in enumerate(events):
-        if (
-            isinstance(event, NonceSpent)
-            and event.nonce == nonce
-            and event.owner == owner
-            and not event.cancelled
-            and _is_deed(struct, event.place.log, events[at + 1 :])
-        ):
-            return True
-    return False
+    return Outcome(events).took_effect(struct)
 
 
 def failure(struct: Signable, events: Sequence[Event]) -> bytes | None:
     """The revert data with which `relay` skipped this intent, or None where no event says that it did."""
-    for event in events:
-        if isinstance(event, IntentFailed) and (event.owner, event.nonce) == struct.signers[0]:
-            return event.reason
-    return None
+    return Outcome(events).failure(struct, -1)
 
 
 def call_failure(position: int, events: Sequence[Event]) -> bytes | None:
     """The revert data with which `relayCalls` skipped the call at this position, or None likewise."""
-    for event in events:
-        if isinstance(event, CallFailed) and event.position == position:
-            return event.reason
-    return None
+    return Outcome(events).failed_call(position)
 
 
 def _is_deed(struct: Signable, log: int, after: Sequence[Event]) -> bool:

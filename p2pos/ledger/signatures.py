@@ -1,5 +1,7 @@
 """Whose signature it is. Pure."""
 
+import functools
+
 import coincurve
 from eth_hash.auto import keccak
 
@@ -24,4 +26,9 @@ def recover(digest: bytes, signature: bytes) -> Address | None:
         )
     except ValueError:  # r or s out of range, or no point of the curve
         return None
-    return checksummed(keccak(key.format(compressed=False)[1:])[12:].hex())
+    return _address_of(key.format(compressed=False))
+
+
+@functools.lru_cache(maxsize=1 << 14)  # 4 MB; whoever signs once is likely to sign again
+def _address_of(key: bytes) -> Address:
+    return checksummed(keccak(key[1:])[12:].hex())

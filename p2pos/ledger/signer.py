@@ -5,9 +5,10 @@ Whatever signs is a `Signer`. The chain, the relayer and the commands know no mo
 
 from typing import Any, NamedTuple, Protocol
 
+import coincurve
 from eth_account.signers.local import LocalAccount
-from eth_typing import Hash32
 
+from p2pos.ledger import transaction
 from p2pos.ledger.typed_data import Domain, Signable, digest
 from p2pos.types import Address
 
@@ -41,7 +42,7 @@ class KeySigner:
     """A key in memory. No log line, error or repr shows it."""
 
     def __init__(self, account: LocalAccount) -> None:
-        self._account = account
+        self._key = coincurve.PrivateKey(bytes(account.key))
         self._address = Address(account.address)
 
     @property
@@ -51,16 +52,20 @@ class KeySigner:
 
     def sign_typed(self, domain: Domain, struct: Signable) -> bytes:
         """The 65 bytes (r, s, v) over the struct's EIP-712 digest."""
-        return bytes(self._account.unsafe_sign_hash(Hash32(digest(domain, struct))).signature)
+        return self._sign(digest(domain, struct))
 
     def sign_transaction(self, fields: dict[str, Any]) -> SignedTransaction:
         """Sign an EIP-1559 transaction, given in the fields of JSON-RPC."""
-        signed = self._account.sign_transaction(fields)
-        return SignedTransaction(bytes(signed.raw_transaction), "0x" + bytes(signed.hash).hex())
+        items = transaction.unsigned(fields)
+        return SignedTransaction(*transaction.signed(items, self._sign(transaction.signing_hash(items))))
+
+    def _sign(self, digest_: bytes) -> bytes:
+        found: bytes = self._key.sign_recoverable(digest_, hasher=None)
+        return found[:64] + bytes([27 + found[64]])
 
     def private_key(self) -> bytes:
         """The 32 bytes themselves, to encrypt them anew."""
-        return bytes(self._account.key)
+        return bytes(self._key.secret)
 
     def __repr__(self) -> str:
         return f"KeySigner({self.address})"

@@ -29,7 +29,7 @@ class Home:
 
     def wallet(self, name: str) -> None:
         """The wallet of `chains.person(name)`, stretched lightly."""
-        key = bytes(person(name)._account.key)
+        key = bytes(person(name)._key.secret)
         keystore = Account.encrypt(key, "secret", kdf="scrypt", iterations=2)
         path = self.path / "wallets" / f"{name}.json"
         path.parent.mkdir(mode=0o700, exist_ok=True)

@@ -33,11 +33,11 @@ def test_its_life(ground, home, tmp_path):
     """It says that it is ready in one line, shows its status, and ends with 0 when its leash is let go."""
     service = RelayerProcess(ground, tmp_path / "home")
     line = service.ready()
-    assert set(line) == {"ready", "url", "sender"}
+    assert set(line) == {"ready", "url", "senders"}
     summary = home.json("relayer", "status", "--relayer-url", line["url"])
-    assert summary["sender"] == line["sender"]
+    assert [one["address"] for one in summary["senders"]] == line["senders"] == [service.sender]
     assert home.run("relayer", "status", "--relayer-url", line["url"]) == 0
-    assert f"sender\t{line['sender']}" in home.out
+    assert f"sender\t{service.sender}, coin 1000.000000" in home.out
     assert service.stop() == 0
 
 

@@ -3,14 +3,14 @@ import sqlite3
 
 import pytest
 
-from p2pos.errors import UserError
+from p2pos.errors import InternalError, UnavailableError, UserError
 from p2pos.ledger import queue as module
 from p2pos.ledger.fees import Fees
 from p2pos.ledger.intents import Refusal, SignedIntent
-from p2pos.ledger.queue import Queue, Sending, Verdict
-from p2pos.ledger.typed_data import Domain, Lock, Transfer
+from p2pos.ledger.queue import Draft, Mined, Queue, Sending, Verdict
+from p2pos.ledger.typed_data import Domain, Item, Lock, Swap, Transfer
 from p2pos.types import Wei
-from tests.ledger.chains import ALICE, BOB, FAR
+from tests.ledger.chains import ALICE, BOB, CAROL, FAR, OPERATOR
 
 DOMAIN = Domain(31337, BOB.address)
 FEES = Fees(Wei(2), Wei(1))
@@ -25,6 +25,11 @@ def signed(nonce: int, *, lock: bool = False, amount: int = 1) -> SignedIntent:
     return SignedIntent.of(DOMAIN, struct, ALICE.sign_typed(DOMAIN, struct))
 
 
+def swapped(alices: int, bobs: int) -> SignedIntent:
+    struct = Swap(ALICE.address, BOB.address, (Item(7, 1),), (), alices, bobs, FAR)
+    return SignedIntent.of(DOMAIN, struct, ALICE.sign_typed(DOMAIN, struct), BOB.sign_typed(DOMAIN, struct))
+
+
 @pytest.fixture
 def queue(tmp_path):
     made = Queue(tmp_path / "queue.sqlite")
@@ -32,21 +37,55 @@ def queue(tmp_path):
     made.close()
 
 
+def carry(queue: Queue, most: int = 100, *, nonce: int = 0, tx: str = "0x1", sender=OPERATOR):
+    """Open a batch of what waits."""
+    members = tuple(queue.waiting(most))
+    (batch,) = queue.open_batch([Draft(sender.address, nonce, 100, members, Sending(tx, b"raw", FEES))])
+    return batch
+
+
+def mined(batch, *verdicts: Verdict, block: int = 5) -> Mined:
+    return Mined(batch.number, batch.sendings[-1].transaction, block, f"0xb{block}", verdicts)
+
+
+def settled(batch, *, block: int = 5) -> Mined:
+    """All of a batch took effect."""
+    tx = batch.sendings[-1].transaction
+    verdicts = [Verdict(member.seq, "settled", transaction=tx, block=block) for member in batch.members]
+    return mined(batch, *verdicts, block=block)
+
+
 def test_what_is_accepted_outlives_the_process(tmp_path):
     """An accepted intent is there, whole, when the file is opened again."""
     queue = Queue(tmp_path / "queue.sqlite")
-    queue.accept([signed(1)], 5.0)
+    queue.accept([signed(1), swapped(2, 3)], 5.0)
     queue.close()
     again = Queue(tmp_path / "queue.sqlite")
-    assert [one.intent for one in again.waiting(10)] == [signed(1)]
+    assert [one.intent for one in again.waiting(10)] == [signed(1), swapped(2, 3)]
     assert again.status(signed(1).id).accepted_s == 5.0
+    again.close()
+
+
+def test_what_is_under_way_outlives_the_process(tmp_path):
+    """Open batches with members, sendings and attempts are there again, and what waits beside them."""
+    queue = Queue(tmp_path / "queue.sqlite")
+    queue.accept([signed(1), signed(2), signed(3)], 5.0)
+    first = carry(queue, 2)
+    queue.mine([mined(first, Verdict(1, "accepted"), Verdict(2, "settled", transaction="0x1", block=5))])
+    batch = carry(queue, 1, nonce=1, tx="0x2")
+    queue.add_sending(batch.number, Sending("0x3", b"more", Fees(Wei(4), Wei(2))))
+    before = queue.open_batches(), queue.waiting(10), queue.counts()
+    queue.close()
+    again = Queue(tmp_path / "queue.sqlite")
+    assert (again.open_batches(), again.waiting(10), again.counts()) == before
+    assert [member.attempts for member in again.open_batches()[0].members] == [1]
     again.close()
 
 
 def test_it_is_flushed_to_the_disk(queue):
     """The file is in WAL mode with synchronous FULL (2), which survives a power cut."""
-    assert queue._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert queue._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert queue._file.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert queue._file.db.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 def test_one_process_at_a_time(queue, tmp_path):
@@ -65,22 +104,25 @@ def test_a_file_of_another_kind(tmp_path):
 
 
 def test_accepting_twice_changes_nothing(queue):
-    """The same intent again keeps its state and its place."""
+    """The same intent again keeps its state and its place, also beside new ones."""
     queue.accept([signed(1), signed(2)], 1.0)
-    queue.open_batch(0, 100, Sending("0x1", b"raw", FEES), [1])
-    queue.accept([signed(1)], 2.0)
+    carry(queue, 1)
+    queue.accept([signed(1), signed(3), signed(3)], 2.0)
     assert queue.status(signed(1).id).state == "submitted"
     assert queue.status(signed(1).id).accepted_s == 1.0
+    assert [one.intent for one in queue.waiting(10)] == [signed(2), signed(3)]
 
 
 def test_a_failed_intent_may_come_again(queue):
-    """What failed starts again when it is handed in again."""
-    queue.accept([signed(1)], 1.0)
+    """What failed starts again when it is handed in again, in its old place."""
+    queue.accept([signed(1), signed(2)], 1.0)
     queue.fail([Verdict(1, "failed", Refusal.BALANCE, "poor")])
     assert queue.status(signed(1).id).reason == "poor"
     queue.accept([signed(1)], 2.0)
     assert queue.status(signed(1).id).state == "accepted"
     assert queue.status(signed(1).id).reason == ""
+    assert [one.intent for one in queue.waiting(2)] == [signed(1), signed(2)]
+    assert queue.counts() == {"accepted": 2, "submitted": 0, "settled": 0, "failed": 0}
 
 
 def test_a_failed_intent_comes_again_with_its_new_signature(queue):
@@ -92,58 +134,105 @@ def test_a_failed_intent_comes_again_with_its_new_signature(queue):
     assert [one.intent for one in queue.waiting(1)] == [again]
 
 
-def test_rivals(queue):
-    """Another intent with the same owner and nonce is a rival until it fails."""
+def test_who_holds_a_nonce(queue):
+    """An intent holds its signers' nonces from when it is accepted until it fails."""
     one, other = signed(1), signed(1, amount=2)
-    assert queue.rival(other) == ""
+    assert queue.holder(other) is None
     queue.accept([one], 1.0)
-    assert queue.rival(other) == one.id
-    assert queue.rival(one) == ""
+    assert queue.holder(other).id == queue.holder(one).id == one.id
     queue.fail([Verdict(1, "failed", Refusal.BALANCE, "poor")])
-    assert queue.rival(other) == ""
+    assert queue.holder(other) is None
 
 
-@pytest.mark.parametrize(
-    ("kinds", "first"), [("tttt", "ttt"), ("ttlt", "tt"), ("lttt", "l"), ("ll", "l"), ("", ""), ("t", "t")]
-)
-def test_locks_travel_alone(queue, kinds, first):
-    """A batch is the longest run of transfers from the front, or a single lock."""
-    intents = [signed(nonce, lock=kind == "l") for nonce, kind in enumerate(kinds)]
-    queue.accept(intents, 1.0)
-    assert [one.intent for one in queue.waiting(3)] == intents[: len(first)]
+def test_a_swap_takes_a_nonce_of_each(queue):
+    """Whoever wants a nonce of either party of a swap meets the swap; both are free once it fails."""
+    swap = swapped(1, 9)
+    queue.accept([swap], 1.0)
+    assert queue.holder(signed(1)).id == swap.id
+    assert queue.holder(swapped(2, 9)).id == swap.id
+    assert queue.holder(swapped(9, 1)) is None
+    with pytest.raises(InternalError):
+        queue.accept([swapped(2, 9)], 2.0)
+    assert queue.status(swapped(2, 9).id) is None
+    queue.fail([Verdict(1, "failed", Refusal.BALANCE, "poor")])
+    assert queue.holder(swapped(1, 9)) is None
 
 
 def test_the_life_of_a_batch(queue):
     """Opened, sent twice, mined, reorganised away, lost: its intents follow, and every step can be read back."""
     queue.accept([signed(1), signed(2)], 1.0)
-    first, second = Sending("0x1", b"one", FEES), Sending("0x2", b"two", Fees(Wei(4), Wei(2)))
-    number = queue.open_batch(9, 100, first, [1, 2])
+    number = carry(queue, nonce=9).number
+    second = Sending("0x2", b"two", Fees(Wei(4), Wei(2)))
     queue.add_sending(number, second)
     (batch,) = queue.open_batches()
-    assert (batch.nonce, batch.gas, batch.sendings) == (9, 100, (first, second))
-    assert [one.intent for one in queue.members(number)] == [signed(1), signed(2)]
-    verdicts = [
-        Verdict(1, "settled", transaction="0x2", block=5),
-        Verdict(2, "failed", Refusal.BALANCE, "poor", "0x2", 5),
-    ]
-    queue.mine(number, "0x2", 5, "0xb5", verdicts)
+    assert (batch.sender, batch.nonce, batch.gas) == (OPERATOR.address, 9, 100)
+    assert batch.sendings == (Sending("0x1", b"raw", FEES), second)
+    assert [one.intent for one in batch.members] == [signed(1), signed(2)]
+    queue.mine(
+        [
+            mined(
+                batch,
+                Verdict(1, "settled", transaction="0x2", block=5),
+                Verdict(2, "failed", Refusal.BALANCE, "poor", "0x2", 5),
+            )
+        ]
+    )
     assert queue.open_batches() == []
     assert queue.mined_since(5) == [(number, 5, "0xb5")]
     assert queue.counts() == {"accepted": 0, "submitted": 0, "settled": 1, "failed": 1}
     queue.reopen(number)
     assert queue.counts() == {"accepted": 0, "submitted": 2, "settled": 0, "failed": 0}
-    queue.lose(number)
+    assert queue.open_batches() == [batch]
+    queue.lose([number])
     assert queue.counts() == {"accepted": 2, "submitted": 0, "settled": 0, "failed": 0}
-    later = queue.open_batch(10, 100, Sending("0x3", b"three", FEES), [1, 2])
-    assert queue.other_transactions(1, later) == ["0x1", "0x2"]
+    later = carry(queue, nonce=10, tx="0x3")
+    assert queue.other_transactions(1, later.number) == [(number, "0x1"), (number, "0x2")]
+
+
+def test_a_lost_batch_that_was_found(queue):
+    """Where a lost batch settled its intents after all, a reorganisation of its block brings them back."""
+    queue.accept([signed(1)], 1.0)
+    lost = carry(queue)
+    queue.lose([lost.number])
+    later = carry(queue, nonce=1, tx="0x2")
+    queue.found(lost.number, "0x1", 4, "0xb4")
+    queue.mine([mined(later, Verdict(1, "settled", transaction="0x1", block=4))])
+    assert queue.mined_since(4) == [(lost.number, 4, "0xb4"), (later.number, 5, "0xb5")]
+    queue.reopen(later.number)
+    assert queue.counts()["settled"] == 1
+    queue.reopen(lost.number)
+    assert queue.counts() == {"accepted": 0, "submitted": 1, "settled": 0, "failed": 0}
+    assert [batch.members for batch in queue.open_batches()] == [lost.members, ()]
+
+
+def test_a_reorganisation_of_a_failure_whose_nonce_is_taken(queue):
+    """A failed intent stays failed where another has its nonce by the time its block goes."""
+    queue.accept([signed(1), signed(2)], 1.0)
+    batch = carry(queue)
+    failed = [Verdict(seq, "failed", Refusal.BALANCE, "poor", "0x1", 5) for seq in (1, 2)]
+    queue.mine([mined(batch, *failed)])
+    queue.accept([signed(1, amount=2)], 2.0)
+    queue.reopen(batch.number)
+    assert [queue.status(one.id).state for one in (signed(1), signed(2))] == ["failed", "submitted"]
+    assert queue.holder(signed(1)).id == signed(1, amount=2).id
+
+
+def test_batches_of_several_senders(queue):
+    """Open batches come by sender and nonce."""
+    queue.accept([signed(nonce) for nonce in range(3)], 1.0)
+    carry(queue, 1, nonce=5, tx="0x1")
+    carry(queue, 1, nonce=3, tx="0x2", sender=CAROL)
+    carry(queue, 1, nonce=4, tx="0x3")
+    found = [(batch.sender, batch.nonce) for batch in queue.open_batches()]
+    assert found == sorted([(OPERATOR.address, 4), (OPERATOR.address, 5), (CAROL.address, 3)])
 
 
 def test_a_verdict_to_try_again_counts(queue):
     """Each batch that came to nothing is counted against the intent."""
     queue.accept([signed(1)], 1.0)
     for nonce in range(3):
-        number = queue.open_batch(nonce, 100, Sending(f"0x{nonce}", b"raw", FEES), [1])
-        queue.mine(number, f"0x{nonce}", nonce, "0xb", [Verdict(1, "accepted")])
+        batch = carry(queue, nonce=nonce, tx=f"0x{nonce}")
+        queue.mine([mined(batch, Verdict(1, "accepted"), block=nonce)])
     assert queue.waiting(1)[0].attempts == 3
 
 
@@ -152,33 +241,71 @@ def test_room_is_bounded(queue, monkeypatch):
     monkeypatch.setattr(module, "MAX_WAITING", 3)
     queue.accept([signed(1), signed(2)], 1.0)
     assert queue.room() == 1
-    queue.fail([Verdict(1, "settled", transaction="0x1", block=1)])
+    queue.mine([settled(carry(queue, 1))])
     assert queue.room() == 2
 
 
 def test_a_failed_write_leaves_nothing(queue):
-    """All of a step is written, or none of it."""
+    """All of a step is written, or none of it, and memory agrees with the file."""
     queue.accept([signed(1)], 1.0)
-    queue.open_batch(0, 100, Sending("0x1", b"raw", FEES), [1])
+    queue._file.db.execute("CREATE TRIGGER no BEFORE INSERT ON sendings BEGIN SELECT RAISE(ABORT, 'no'); END")
     with pytest.raises(sqlite3.IntegrityError):
-        queue.open_batch(1, 100, Sending("0x1", b"raw", FEES), [1])
-    assert len(queue.open_batches()) == 1
+        carry(queue)
+    assert queue.open_batches() == []
+    assert queue.counts()["accepted"] == 1
+    assert queue._file.db.execute("SELECT count(*) FROM batches").fetchone() == (0,)
+
+
+def test_a_full_disk(queue):
+    """Where the disk is full a step says so in one line and changes nothing; once there is room all goes on."""
+    queue.accept([signed(1)], 1.0)
+    batch = carry(queue)
+    (pages,) = queue._file.db.execute("PRAGMA page_count").fetchone()
+    queue._file.db.execute(f"PRAGMA max_page_count = {pages}")
+    many = [signed(nonce) for nonce in range(10, 200)]
+    with pytest.raises(UnavailableError, match="can't be written: database or disk is full") as caught:
+        queue.accept(many, 2.0)
+    assert "\n" not in str(caught.value)
+    assert queue.status(many[0].id) is None
+    assert queue.counts() == {"accepted": 0, "submitted": 1, "settled": 0, "failed": 0}
+    queue._file.db.execute("PRAGMA max_page_count = 1000000")
+    queue.accept(many, 3.0)
+    queue.mine([settled(batch)])
+    assert queue.counts() == {"accepted": 190, "submitted": 0, "settled": 1, "failed": 0}
+
+
+def test_a_disk_that_takes_nothing(queue):
+    """Where the file can only be read, a write says so and what is there stays."""
+    queue.accept([signed(1)], 1.0)
+    queue._file.db.execute("PRAGMA query_only = 1")
+    with pytest.raises(UnavailableError, match="attempt to write a readonly database"):
+        queue.accept([signed(2)], 1.0)
+    queue._file.db.execute("PRAGMA query_only = 0")
+    queue.accept([signed(2)], 1.0)
+    assert len(queue.waiting(10)) == 2
 
 
 def test_a_queue_knows_its_chain(queue):
-    """Facts that must stand are held to; others may change while no batch is open."""
-    queue.bind({"chain": "1", "sender": "a"}, keep=("chain",))
-    queue.bind({"chain": "1", "sender": "b"}, keep=("chain",))
+    """Facts that were once remembered can't change."""
+    queue.bind({"chain": "1"})
+    queue.bind({"chain": "1", "contract": "a"})
+    assert queue.bound("contract") == "a"
     with pytest.raises(UserError, match="the queue is for chain 1, not 2"):
-        queue.bind({"chain": "2", "sender": "b"}, keep=("chain",))
-    queue.open_batch(0, 100, Sending("0x1", b"raw", FEES), [])
-    with pytest.raises(UserError, match="the queue is for sender b, not a"):
-        queue.bind({"chain": "1", "sender": "a"}, keep=("chain",))
+        queue.bind({"chain": "2"})
 
 
-def test_the_head_is_remembered(queue):
-    """The newest block that was seen comes back as it was."""
-    assert queue.seen_head() is None
-    queue.set_seen_head(5, "0xb5")
-    queue.set_seen_head(6, "0xb6")
-    assert queue.seen_head() == (6, "0xb6")
+def test_what_no_reorganisation_can_reach_is_forgotten(queue):
+    """Bodies and transactions of deep batches go, lost ones' too; verdicts and the younger batches stay."""
+    queue.accept([signed(1), signed(2), signed(3)], 1.0)
+    queue.lose([carry(queue, 1, tx="0x0").number])
+    queue.mine([settled(carry(queue, 1, nonce=1, tx="0x1"), block=5)])
+    queue.mine([settled(carry(queue, 1, nonce=2, tx="0x2"), block=50)])
+    queue.forget_before(40, 10)
+
+    def rows(table: str) -> int:
+        return queue._file.db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+    assert [rows(table) for table in ("batches", "sendings", "former", "bodies")] == [1, 1, 0, 2]
+    assert queue.counts() == {"accepted": 1, "submitted": 0, "settled": 2, "failed": 0}
+    assert queue.status(signed(1).id).transaction == "0x1"
+    assert queue.holder(signed(1)).state == "settled"

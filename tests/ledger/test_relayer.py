@@ -147,11 +147,37 @@ def test_a_contract_wallet_signs(ground, relayer):
 
 def test_what_is_not_an_intent(relayer):
     """Nonsense and bodies that are too large get an error body, not a crash."""
-    for content, code in ((b"{", 422), (b"[1]", 422), (b" " * 40_000, 413)):
+    for content, code in ((b"{", 422), (b"[", 422), (b"[]", 422), (b" " * 40_000, 413), (b"[" + b" " * 600_000, 413)):
         response = httpx.post(f"{relayer.client.url}/intents", content=content)
         assert response.status_code == code
         assert response.json()["error"]["refusal"] == "malformed"
     assert httpx.get(f"{relayer.client.url}/intents/0x12").status_code == 404
+
+
+def test_many_in_one_request(ground, relayer, lanterns):
+    """An array of intents is taken in one request; each has its own outcome, in its place."""
+    good = [ground.transfer(BOB.address) for _ in range(3)]
+    late, rival = ground.transfer(BOB.address, deadline=1), ground.transfer(CAROL.address, nonce=good[0].struct.nonce)
+    first, expired, second, conflict, third = relayer.client.submit_many([good[0], late, good[1], rival, good[2]])
+    assert [one.id for one in (first, second, third)] == [one.id for one in good]
+    assert (expired.refusal, conflict.refusal) == (Refusal.EXPIRED, Refusal.CONFLICT)
+    for intent in good:
+        relayer.client.wait(intent.id, WAIT_S)
+    body = [good[0].as_json(), {"format": "?"}, 7]
+    answer = httpx.post(f"{relayer.client.url}/intents", json=body)
+    assert [one["error"]["refusal"] for one in answer.json()] == ["replayed", "malformed", "malformed"]
+    assert httpx.post(f"{relayer.client.url}/intents", json=[1] * 101).status_code == 422
+
+
+def test_a_forgery_does_not_hold_a_nonce(ground, relayer, lanterns):
+    """Who hands in an unsigned intent with another's nonce in the same moment does not keep the owner's out."""
+    sound = ground.transfer(BOB.address)
+    forged = ground.transfer(CAROL.address, nonce=sound.struct.nonce)
+    forged = dataclasses.replace(forged, signatures=sound.signatures)
+    refusal, taken = relayer.client.submit_many([forged, sound])
+    assert refusal.refusal is Refusal.WRONG_SIGNER
+    assert taken.id == sound.id
+    relayer.client.wait(sound.id, WAIT_S)
 
 
 def test_codes_over_http(ground, relayer, lanterns):
@@ -173,7 +199,7 @@ def test_too_much_at_once(ground, tmp_path, monkeypatch):
     """Where the queue is full, or more arrives than can be looked at, the sender is told to come back."""
     ground.give_lanterns(ALICE.address, 2)
     queue = Queue(tmp_path / "queue.sqlite")
-    service = Relayer(ground.chain, queue, Submitter(ground.chain, queue, OPERATOR), OPERATOR.address)
+    service = Relayer(ground.chain, queue, Submitter(ground.chain, queue, OPERATOR))
     one, two = ground.transfer(BOB.address), ground.transfer(BOB.address)
 
     async def scenario() -> None:
@@ -199,7 +225,7 @@ def test_status_health_and_metrics(ground, relayer):
     """The service says what it serves, that it is well, and its counts in Prometheus' format."""
     summary = relayer.client.summary()
     assert summary["contract"] == ground.chain.contract
-    assert summary["sender"] == relayer.sender
+    assert [sender["address"] for sender in summary["senders"]] == [relayer.sender]
     assert httpx.get(f"{relayer.client.url}/healthz").json() == {"ok": True}
     metrics = httpx.get(f"{relayer.client.url}/metrics").text
     assert f'p2pos_relayer_intents{{state="settled"}} {summary["intents"]["settled"]:.1f}' in metrics

@@ -183,7 +183,7 @@ def test_a_stuck_transaction_is_outbid(ground, service):
     service.accept(intent)
     service.submitter.tick()
     first = service.queue.open_batches()[0].sendings[0]
-    for _ in range(1 + STUCK_BLOCKS):
+    for _ in range(STUCK_BLOCKS):
         ground.anvil.rpc.call("anvil_setNextBlockBaseFeePerGas", hex(2 * first.fees.max_fee))
         ground.anvil.mine()
         service.submitter.tick()
@@ -236,8 +236,8 @@ def test_an_intent_that_someone_else_submitted(ground, service):
     assert ground.balance(BOB) - before == 1
 
 
-def test_a_lock_travels_alone_and_in_its_turn(ground, service):
-    """A lock between transfers settles too."""
+def test_a_lock_travels_with_transfers(ground, service):
+    """A lock between transfers settles in the same transaction."""
     ground.give_lanterns(ALICE.address, 4)
     until = ground.chain.head().timestamp + 1000
     lock = ground.lock(CAROL.address, until)
@@ -245,6 +245,7 @@ def test_a_lock_travels_alone_and_in_its_turn(ground, service):
     service.accept(*intents)
     service.run()
     assert service.states(*intents) == ["settled"] * 3
+    assert len({service.queue.status(intent.id).transaction for intent in intents}) == 1
     assert ground.chain.lock_of(ALICE.address, ground.lantern, CAROL.address) == (1, until)
     with ground.anvil.mining():
         ground.anvil.rpc.call("anvil_setBalance", CAROL.address, hex(10**18))
@@ -304,7 +305,7 @@ def test_confirmations_are_waited_for(ground, tmp_path):
 
 
 def test_a_queue_belongs_to_one_chain(ground, service):
-    """A queue is not taken for another contract's, nor for another account's while batches are open."""
+    """A queue is not taken for another contract's, nor without an account that has batches under way."""
     service.queue.close()
     queue = Queue(service.path)
     with ground.anvil.mining():
@@ -314,8 +315,9 @@ def test_a_queue_belongs_to_one_chain(ground, service):
     ground.give_lanterns(ALICE.address, 1)
     queue.accept([ground.transfer(BOB.address)], 0.0)
     Submitter(ground.chain, queue, OPERATOR).tick()
-    with pytest.raises(UserError, match="the queue is for sender"):
+    with pytest.raises(UserError, match=f"batches under way from sender {OPERATOR.address}"):
         Submitter(ground.chain, queue, ALICE).bind()
+    Submitter(ground.chain, queue, ALICE, OPERATOR).bind()
     queue.close()
     service.restart()
     service.run()
@@ -330,5 +332,5 @@ def test_old_transactions_are_forgotten(ground, service, monkeypatch):
     service.run()
     ground.anvil.mine(10)
     service.submitter.tick()
-    assert service.queue._db.execute("SELECT count(*) FROM sendings").fetchone() == (0,)
+    assert service.queue._file.db.execute("SELECT count(*) FROM sendings").fetchone() == (0,)
     assert service.states(intent) == ["settled"]
