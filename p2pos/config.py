@@ -72,6 +72,11 @@ class Settings(BaseSettings):
         """Directory of the keystores."""
         return self.home / "wallets"
 
+    @property
+    def content(self) -> Path:
+        """Directory of the descriptors and files of items."""
+        return self.home / "content"
+
     @classmethod
     def settings_customise_sources(
         cls,

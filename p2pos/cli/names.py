@@ -41,7 +41,7 @@ class Ledger:
         self.wallets = Wallets(settings.wallets)
         self.contacts = Contacts(settings.home / "contacts.json")
         self.book = People(self.wallets, self.contacts)
-        self.store = Store(settings.home / "content")
+        self.store = Store(settings.content)
         self.nonces = NonceBook(settings.home / "nonces")
 
     @functools.cached_property

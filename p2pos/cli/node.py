@@ -101,6 +101,11 @@ def node() -> None:
     show_default=True,
     help="Relay for nodes behind routers, where this one can be dialled itself.",
 )
+@click.option(
+    "--content",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A store of items' descriptors and files to give to whoever asks. Default: the home's own.",
+)
 @click.option("--leash", "leashed", is_flag=True, help="Leave when standard input ends.")
 @limit_option("download", "Weights that may come, from peers and hub together.")
 @limit_option("upload", "Weights that may go to peers.")
@@ -123,6 +128,7 @@ def run(
     engine_key_file: Path | None,
     engine_sessions: int,
     relay: bool,
+    content: Path | None,
     leashed: bool,
     download_limit: float,
     upload_limit: float,
@@ -163,6 +169,7 @@ def run(
         download_rate=download_limit * (1 << 20),
         upload_rate=upload_limit * (1 << 20),
         relay=relay,
+        content=content or settings.content,
     )
 
     async def main() -> None:

@@ -60,7 +60,11 @@ class Store:
         return data
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and len(name) > 2 and self._path(Cid(name)).is_file()
+        try:
+            cid.encode(str(name))
+        except UserError:
+            return False
+        return self._path(Cid(str(name))).is_file()
 
     def __iter__(self) -> Iterator[Cid]:
         for path in sorted(self.directory.glob("??/b*")):

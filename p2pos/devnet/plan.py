@@ -130,6 +130,8 @@ def node_command(
         request.quantize,
         "--threads",
         "1",
+        "--content",
+        str(request.home.path / "content"),  # what the devnet's people issue is served by its nodes
         "--leash",
     )
     return Command(argv, NODE_READY_S, NODE_STOP_S, environment(P2POS_CACHE=str(request.cache)))

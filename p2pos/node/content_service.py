@@ -1,6 +1,6 @@
 """`/p2pos/content/1.0.0`: blocks by their CID, and the weights of a model chunk by chunk.
 
-A node serves its model's manifest and side files, so that a client without the model can still read and write its text;
+A node serves the descriptors and files of items that lie in its store, read when they are asked for. It serves its model's manifest and side files, so that a client without the model can still read and write its text;
 and the chunks of the weights that lie on its disk, so that others can serve them too (`fetcher` is the other end).
 """
 
@@ -13,6 +13,7 @@ import trio
 from p2pos.content import cid
 from p2pos.content.bucket import Bucket
 from p2pos.content.chunks import MAX_CHUNKS
+from p2pos.content.store import Store
 from p2pos.errors import PeerError, UnavailableError
 from p2pos.node.host import Host
 from p2pos.node.metrics import Metrics
@@ -33,13 +34,13 @@ from p2pos.wire.messages import (
 )
 
 MAX_CHUNK_WANTS = MAX_CHUNKS
-"""Chunks that one stream may ask for: each once."""
+"""Chunks, or blocks of the store, that one stream may ask for: each once."""
 MAX_WANTS = 256
 """Other questions on one stream: a manifest and its side files are under a hundred."""
 MAX_REQUEST = 4096
 """Bytes of a frame that asks: a question is some hundred."""
 MAX_STREAMS_PER_PEER = 2
-"""On which weights are asked for at once: one, and one more while it isn't noticed that the first is gone."""
+"""On which weights, or blocks of the store, are asked for at once: one, and one more while it isn't noticed that the first is gone."""
 MAX_STREAMS = 32
 """The same of all peers. Each holds a chunk, 2 MiB, until the peer takes it: 64 MiB where none of them reads."""
 IDLE_S = 30.0
@@ -58,8 +59,9 @@ class ContentService:
     Args:
         blocks: the files.
         shelf: the weights, where there are some that can be served.
-        upload: the cap on the weights that leave.
+        upload: the cap on the weights and blocks of the store that leave.
         metrics: counts what is served.
+        store: blocks that others may have too, where there are some.
 
     """
 
@@ -69,7 +71,9 @@ class ContentService:
         shelf: Shelf | None = None,
         upload: Bucket | None = None,
         metrics: Metrics | None = None,
+        store: Store | None = None,
     ) -> None:
+        self._store = store
         self._blocks = dict(blocks)
         self._metrics = metrics
         self._reading = trio.Lock()
@@ -78,7 +82,7 @@ class ContentService:
         self._pacing = trio.Lock()
         self._streams: Counter[PeerId] = Counter()
         self.sent_bytes = 0
-        """Of weights, to all peers."""
+        """Of weights and blocks of the store, to all peers."""
 
     async def serve(self, stream: FrameStream) -> None:
         """Answer questions on one stream until it ends. Raises PeerError for anything else that comes."""
@@ -89,7 +93,7 @@ class ContentService:
                     frame = await stream.receive()
                 if idle.cancelled_caught or frame is None:
                     break
-                if not isinstance(frame.message, WantChunk):
+                if not await self._is_heavy(frame.message):
                     left -= 1
                 elif weights:
                     chunks_left -= 1
@@ -105,16 +109,25 @@ class ContentService:
             if weights:
                 self._streams -= Counter({stream.peer: 1})  # without what is 0 then
 
+    async def _is_heavy(self, message: WireMessage) -> bool:
+        """Whether it asks for what is read from the disk each time."""
+        if isinstance(message, Want) and self._store is not None and message.cid not in self._blocks:
+            return await trio.to_thread.run_sync(self._store.__contains__, message.cid)
+        return isinstance(message, WantChunk)
+
     def _admit(self, peer: PeerId) -> None:
-        """Let a stream have weights. Raises UnavailableError where too many do."""
+        """Let a stream have what is large. Raises UnavailableError where too many do."""
         if self._streams[peer] >= MAX_STREAMS_PER_PEER or self._streams.total() >= MAX_STREAMS:
-            raise UnavailableError("too many ask for weights at once", peer=peer)
+            raise UnavailableError("too many ask for chunks at once", peer=peer)
         self._streams[peer] += 1
 
     async def _answer(self, message: WireMessage, peer: PeerId) -> tuple[WireMessage, bytes]:
         match message:
             case Want(wanted):
                 data = await self._block(Cid(wanted))
+                if data is None and self._store is not None and await self._is_heavy(message):
+                    data = await trio.to_thread.run_sync(self._store.sound, Cid(wanted))
+                    await self._pace(len(data or b""))
                 return Block(wanted, data is not None), data or b""
             case WantHave(model):
                 here = self._shelf if self._shelf is not None and self._shelf.model == model else None

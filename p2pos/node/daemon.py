@@ -11,6 +11,7 @@ from trio_typing import TaskStatus
 
 from p2pos import __version__, leash, lock, log
 from p2pos.content.bucket import Bucket
+from p2pos.content.store import Store
 from p2pos.errors import UserError
 from p2pos.node import addresses, gateway, loading, mdns, measure
 from p2pos.node.client import ModelFiles, fetch_model_files, read_model_files
@@ -97,7 +98,13 @@ async def _run(config: NodeConfig, checkpoint: Checkpoint, progress: Progress, t
         discovery.follow(known.model_id)  # all who may have its weights
         swarm = Swarm(host, discovery.known, Bucket(config.download_rate), discovery.find)
         source = Source(config, checkpoint, known, whole.end, progress, metrics, swarm)
-        content = ContentService(source.blocks(), await source.shelf(), Bucket(config.upload_rate), metrics=metrics)
+        content = ContentService(
+            source.blocks(),
+            await source.shelf(),
+            Bucket(config.upload_rate),
+            metrics=metrics,
+            store=None if config.content is None else Store(config.content),
+        )
         await _Node(source, host, reach, discovery, content).serve(nursery, task_status)
         nursery.cancel_scope.cancel()
 

@@ -1,7 +1,8 @@
-"""Fetches chunks of a model's weights from several peers at once: pumps a pure `Exchange` over streams.
+"""Fetches a model's weights, or an item's files, from several peers at once: pumps a pure `Exchange` over streams.
 
-Each chunk is hashed as it arrives, and put in its place on the disk before the next one of that peer is read. So no
-more than a chunk or two of each peer is in memory, besides what is under way.
+Chunks of weights and blocks of files are alike to it (`goods`), and are called chunks here. Each is hashed as it
+arrives, and put in its place on the disk before the next one of that peer is read. So no more than a chunk or two of
+each peer is in memory, besides what is under way.
 """
 
 import hashlib
@@ -15,18 +16,13 @@ import trio
 
 from p2pos import log
 from p2pos.content.bucket import Bucket
-from p2pos.content.chunks import CHUNK
 from p2pos.content.exchange import MAX_PEERS, PATIENCE_S, REQUESTS, Accept, Ask, Drop, Effect, Exchange, Fail, Finish
 from p2pos.errors import P2posError, PeerError, UnavailableError
+from p2pos.node.goods import Goods
 from p2pos.node.streams import FrameStream
-from p2pos.shard.shelf import Shelf
 from p2pos.types import PeerId
-from p2pos.wire.messages import CONTENT_PROTOCOL, Chunk, Have, WantChunk, WantHave
+from p2pos.wire.messages import CONTENT_PROTOCOL
 
-MAX_ANSWER = CHUNK + (64 << 10)
-"""Bytes of a frame that answers: a chunk and its header, or a bitmap, which is smaller."""
-HAVE_S = 10.0
-"""Seconds for a peer to say what it has."""
 LOOK_S = 1.0
 """Seconds between two looks at who is there."""
 ATTEMPTS = 6
@@ -39,7 +35,7 @@ INLINE = 64 << 10
 """Bytes up to which hashing takes less time than handing it to a thread."""
 
 Sources = Callable[[], Mapping[PeerId, Sequence[str]]]
-"""Tells who may have the model's weights now, and at which addresses."""
+"""Tells who may have something of it now, and at which addresses."""
 
 _log = log.get("weights")
 
@@ -87,7 +83,7 @@ class Fetcher:
 
     Args:
         host: a running host.
-        shelf: where the chunks go.
+        goods: what the chunks are, and where they go.
         sources: tells who may have them.
         download: the cap on what is asked for.
         patience_s: seconds to wait for somebody who has what is lacking.
@@ -98,7 +94,7 @@ class Fetcher:
     def __init__(
         self,
         host: Dialler,
-        shelf: Shelf,
+        goods: Goods,
         sources: Sources,
         *,
         download: Bucket | None = None,
@@ -106,7 +102,7 @@ class Fetcher:
         on_bytes: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._host = host
-        self._shelf = shelf
+        self._goods = goods
         self._find = sources
         self._download = download
         self._patience_s = patience_s
@@ -121,9 +117,9 @@ class Fetcher:
         """
         self._exchange = Exchange(
             wanted,
-            total=self._shelf.chunks.total,
-            size=self._shelf.chunks.size,
-            leaf=self._shelf.leaves.of,
+            total=self._goods.total,
+            size=self._goods.size,
+            leaf=self._goods.leaf,
             bucket=self._download,
             patience_s=self._patience_s,
             now_s=trio.current_time(),
@@ -169,9 +165,9 @@ class Fetcher:
         with source.scope or trio.CancelScope():
             try:
                 await self._host.connect(peer, addresses)
-                stream = await self._host.open(peer, CONTENT_PROTOCOL, max_frame=MAX_ANSWER)
+                stream = await self._host.open(peer, CONTENT_PROTOCOL, max_frame=self._goods.max_answer)
                 try:
-                    have = await self._have(stream)
+                    have = await self._goods.have(stream)
                     # never full: no more than `REQUESTS` are under way
                     source.asks, asks = trio.open_memory_channel[int](REQUESTS)
                     nursery.start_soon(self._ask, stream, asks)
@@ -180,7 +176,7 @@ class Fetcher:
                 finally:
                     await stream.reset()
             except UnavailableError as exc:
-                _log.debug("lost a peer that has weights", peer=peer, why=exc.message)
+                _log.debug("lost a peer", peer=peer, why=exc.message)
                 source.failed(trio.current_time())
                 effects = self._exchange.left(peer, trio.current_time())
             except PeerError as exc:
@@ -191,22 +187,10 @@ class Fetcher:
             source.asks = None
         self._happened(effects)
 
-    async def _have(self, stream: FrameStream) -> bytes:
-        """The bitmap of what a peer has. Raises UnavailableError where it is silent, PeerError for another answer."""
-        with trio.move_on_after(HAVE_S):
-            await stream.send(WantHave(self._shelf.model))
-            frame = await stream.receive()
-            if frame is None or not isinstance(frame.message, Have) or frame.message.model != self._shelf.model:
-                raise PeerError(stream.peer, "answered something other than what it has")
-            if not frame.message.found:
-                raise UnavailableError("it has no weights to pass on", peer=stream.peer)
-            return bytes(frame.payload)
-        raise UnavailableError(f"it did not say what it has for {HAVE_S:g} s", peer=stream.peer)
-
     async def _ask(self, stream: FrameStream, asks: trio.MemoryReceiveChannel[int]) -> None:
         try:
             async for chunk in asks:
-                await stream.send(WantChunk(self._shelf.model, chunk))
+                await stream.send(self._goods.want(chunk))
         except UnavailableError:
             await stream.reset()  # whoever receives on it is told
 
@@ -216,14 +200,15 @@ class Fetcher:
             frame = await stream.receive()
             if frame is None:
                 raise UnavailableError("it closed the stream", peer=stream.peer)
-            answer = frame.message
-            if not isinstance(answer, Chunk) or answer.model != self._shelf.model:
-                raise PeerError(stream.peer, f"sent {type(answer).__name__} where a chunk was asked for")
-            sha256 = await _sha256(frame.payload) if answer.found else None
-            effects = self._exchange.answered(stream.peer, answer.chunk, sha256, trio.current_time())
+            answer = self._goods.answered(frame.message)
+            if answer is None:
+                raise PeerError(stream.peer, f"sent {type(frame.message).__name__} where a chunk was asked for")
+            chunk, found = answer
+            sha256 = await _sha256(frame.payload) if found else None
+            effects = self._exchange.answered(stream.peer, chunk, sha256, trio.current_time())
             if any(isinstance(each, Accept) for each in effects):
                 source.failures = 0
-                await self._keep(stream.peer, answer.chunk, frame.payload, effects)
+                await self._keep(stream.peer, chunk, frame.payload, effects)
             else:
                 self._happened(effects)
 
@@ -233,7 +218,7 @@ class Fetcher:
         self._happened(effects)
         try:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._shelf.write, chunk, data)
+                await trio.to_thread.run_sync(self._goods.keep, chunk, data)
         except P2posError as exc:
             self._failure = exc
             self._over.set()

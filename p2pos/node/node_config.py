@@ -67,6 +67,8 @@ class NodeConfig:
     """Bytes of weights per second that may come; 0 for no cap."""
     upload_rate: float = 0.0
     """Bytes of weights per second that may leave to peers; 0 for no cap."""
+    content: Path | None = None
+    """A store of items' descriptors and files, which are there for whoever asks."""
     relay: bool = True
     """Relay for nodes that can't be dialled, unless this one can't be either."""
 

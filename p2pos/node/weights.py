@@ -19,6 +19,7 @@ from p2pos.content.exchange import PATIENCE_S
 from p2pos.errors import P2posError, PeerError, UnavailableError, UserError
 from p2pos.node.content_service import fetch, fetch_digests
 from p2pos.node.fetcher import Fetcher
+from p2pos.node.goods import Weights
 from p2pos.node.host import Host
 from p2pos.node.metrics import Metrics
 from p2pos.node.node_config import Progress
@@ -225,7 +226,7 @@ async def fill(
             patience_s = HUB_PATIENCE_S if on_hub else PATIENCE_S
             sources = lambda: swarm.sources(target.model)  # noqa: E731 - one line, used once
             fetcher = Fetcher(
-                swarm.host, target, sources, download=swarm.download, patience_s=patience_s, on_bytes=meter.add
+                swarm.host, Weights(target), sources, download=swarm.download, patience_s=patience_s, on_bytes=meter.add
             )
             done = await fetcher.run(lacking)
             came, lacking = done.nbytes, list(done.lacking)

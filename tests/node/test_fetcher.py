@@ -12,6 +12,7 @@ from p2pos.content.chunks import CHUNK
 from p2pos.errors import UserError
 from p2pos.node.content_service import MAX_REQUEST, ContentService
 from p2pos.node.fetcher import ATTEMPTS, Fetched, Fetcher
+from p2pos.node.goods import Weights
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity
 from p2pos.node.streams import FrameStream
@@ -51,7 +52,9 @@ def fetch(
                 hosts.append(host)
             me = await stack.enter_async_context(open_host(Identity.new()))
             sources = {host.peer: host.addresses for host in hosts}
-            fetcher = Fetcher(me, target, lambda: sources, download=download, patience_s=patience_s, on_bytes=on_bytes)
+            fetcher = Fetcher(
+                me, Weights(target), lambda: sources, download=download, patience_s=patience_s, on_bytes=on_bytes
+            )
             with trio.fail_after(60):
                 done = await fetcher.run(range(target.chunks.total) if wanted is None else wanted)
             return done, [host.peer for host in hosts]
@@ -167,7 +170,7 @@ def test_who_gives_nothing_does_not_keep_a_fetch_alive(tmp_path: Path, source: S
             net: dict[str, MemoryHost] = {}
             MemoryHost("them", net, nursery).serve(CONTENT_PROTOCOL, kind(source, seen))
             sources = {PeerId("them"): ["/ip4/127.0.0.1/tcp/1"]}
-            fetcher = Fetcher(MemoryHost("me", net, nursery), target, lambda: sources)
+            fetcher = Fetcher(MemoryHost("me", net, nursery), Weights(target), lambda: sources)
             done = await fetcher.run(range(target.chunks.total))
             nursery.cancel_scope.cancel()
         return done
