@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shard": GROUND | {"wire", "content"},
     "ledger": GROUND | {"wire", "content"},
     # `assets` may use the ledger's pure types
-    "assets": GROUND | {"wire", "content", "ledger.typed_data", "ledger.intents"},
+    "assets": GROUND | {"wire", "content", "ledger.typed_data", "ledger.intents", "ledger.naming"},
     "node": GROUND | {"wire", "content", "shard", "ledger", "assets"},
     "devnet": GROUND | {"wire", "content", "shard", "ledger", "assets", "node"},
     "cli": GROUND | {"wire", "content", "shard", "ledger", "assets", "node", "devnet", "models"},
@@ -62,8 +62,7 @@ PURE = (
     *(f"ledger/{name}.py" for name in ("packed", "queue_records", "batching", "lines", "transaction")),
     *(f"ledger/index_{name}.py" for name in ("decode", "schema", "state")),
     *(f"ledger/{name}.py" for name in ("deeds", "cautions", "clef", "naming", "mnemonic", "keystore")),
-    *(f"ledger/{name}.py" for name in ("limits", "figures")),
-    "assets/bundle.py",
+    *(f"ledger/{name}.py" for name in ("limits", "figures", "versions")),
     "ledger/rpc_answers.py",
     "ledger/rpc_quorum.py",
     "assets",

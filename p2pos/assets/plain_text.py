@@ -6,6 +6,11 @@ them mean no harm; they are warned of.
 """
 
 import unicodedata
+from collections.abc import Mapping
+
+from confusable_homoglyphs import categories
+
+from p2pos.ledger import naming
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Categories that don't show or break a line: control, format (bidi and zero-width ones are), surrogates, private use,
@@ -13,13 +18,7 @@ unassigned, separators of lines and paragraphs."""
 BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5")
 """Letters and marks whose picture is empty."""
 
-_LOOK_ALIKES = str.maketrans(
-    "аеорсухіјѕһԁԛԝкмтвнѵАВЕКМНОРСТУХІЈЅαονρτυικχΑΒΕΖΗΙΚΜΝΟΡΤΥΧıɑɡ015|",
-    "aeopcyxijshdqwkmtbhvABEKMHOPCTYXIJSaovptuikxABEZHIKMNOPTYXiagolsl",
-)
-"""Letters of Cyrillic and Greek, and digits, that most fonts draw like these of Latin; the commonest of Unicode's
-`confusables.txt`."""
-_MIXED = ("LATIN", "CYRILLIC", "GREEK")
+_SHARED = frozenset({"LATIN", "CYRILLIC", "GREEK"})
 """Scripts that share letters' pictures; others are mixed honestly, as kana and kanji."""
 
 
@@ -38,13 +37,7 @@ def plain(value: str) -> str:
     return value
 
 
-def skeleton(name: str) -> str:
-    """What names that look alike have in common."""
-    letters = unicodedata.normalize("NFKD", name.translate(_LOOK_ALIKES)).casefold().translate(_LOOK_ALIKES)
-    return "".join(char for char in letters if unicodedata.category(char)[0] in "LN")
-
-
-def warnings(name: str, others: dict[str, str]) -> list[str]:
+def warnings(name: str, others: Mapping[str, str]) -> list[str]:
     """What a person should be told of a name before it is believed.
 
     Args:
@@ -54,11 +47,10 @@ def warnings(name: str, others: dict[str, str]) -> list[str]:
     """
     found = []
     for word in name.split():
-        scripts = {script for char in word if (script := unicodedata.name(char, "").split(" ")[0]) in _MIXED}
+        scripts = _SHARED & {categories.alias(char) for char in word}
         if len(scripts) > 1:
-            found.append(f"“{word}” mixes letters of {' and '.join(sorted(each.capitalize() for each in scripts))}")
-    looks = skeleton(name)
+            found.append(f"“{word}” mixes letters of {' and '.join(sorted(each.title() for each in scripts))}")
     for other, whose in others.items():
-        if other != name and skeleton(other) == looks:
+        if other != name and naming.look_alike(name, other):
             found.append(f"“{name}” looks like “{other}” of {whose}")
     return found

@@ -9,7 +9,9 @@ import click
 
 from p2pos.cli.asset_bundle import bundle
 from p2pos.cli.asset_common import Decorator, amount_option, read_amount, read_file, to_option, wallet_option
+from p2pos.cli.asset_content import export, fetch, import_, metadata_
 from p2pos.cli.asset_issue import class_, mint
+from p2pos.cli.asset_verify import verify
 from p2pos.cli.asset_views import history, list_, show
 from p2pos.cli.names import Ledger
 from p2pos.cli.options import json_option, print_json, with_settings
@@ -212,7 +214,7 @@ def cancel(
         click.echo(f"nonce {nonce} of {name} is used up: what was signed with it can't take effect any more")
 
 
-for command in (bundle, class_, mint, list_, show, history):
+for command in (bundle, class_, mint, list_, show, history, metadata_, fetch, export, import_, verify):
     asset.add_command(command)
 
 

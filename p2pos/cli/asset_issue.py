@@ -1,12 +1,13 @@
 """`p2pos asset class new` and `mint`: what an issuer does."""
 
-import json
 import secrets
 from pathlib import Path
 
 import click
 
+from p2pos.assets import library
 from p2pos.assets.descriptor import MAX_BYTES, Descriptor
+from p2pos.assets.plain_text import warnings
 from p2pos.cli.asset_common import amount_option, read_amount, read_file, to_option, wallet_option
 from p2pos.cli.names import Ledger, short
 from p2pos.cli.options import json_option, print_json, with_settings
@@ -31,11 +32,14 @@ def class_() -> None:
 @click.option("--cap", default="0", show_default=True, help="The most there can ever be; 0 is no limit, 1 is unique.")
 @click.option("--description", default="", help="For people.")
 @click.option("--attribute", "attributes", multiple=True, metavar="KEY=VALUE", help="May be given many times.")
+@click.option("--unit", "units", multiple=True, metavar="KEY=UNIT", help="What such a number counts: mass=g.")
+@click.option("--file", "files", multiple=True, metavar="ROLE=PATH", help="model=lantern.glb, image=lantern.png …")
+@click.option("--licence", default="", help="Of these files: an SPDX identifier or a URL.")
 @click.option(
     "--descriptor",
-    "file",
+    "document",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A JSON file with the whole descriptor, in place of NAME and the options above.",
+    help="A JSON file with the descriptor, in place of NAME and the options above; --file adds to it.",
 )
 @yes_option
 @fd_option
@@ -49,7 +53,10 @@ def class_new(
     cap: str,
     description: str,
     attributes: tuple[str, ...],
-    file: Path | None,
+    units: tuple[str, ...],
+    files: tuple[str, ...],
+    licence: str,
+    document: Path | None,
     yes: bool,
     passphrase_fd: int | None,
     as_json: bool,
@@ -57,13 +64,17 @@ def class_new(
     """Make a class of items."""
     ledger = Ledger(settings)
     most = unsigned(cap, "--cap", (1 << 128) - 1)
-    if (title is None) == (file is None):
+    if (title is None) == (document is None):
         raise UserError("give either NAME or --descriptor FILE")
-    if file is not None:
-        descriptor = _descriptor(file)
+    if document is not None:
+        fields = Descriptor.of_json(read_file(document, 4 * MAX_BYTES)).model_dump(exclude={"image", "animation_url"})
     else:
-        pairs = dict(map(_attribute, attributes))
-        descriptor = Descriptor.make(name=title, kind=kind, description=description, attributes=pairs)
+        fields = {"name": title, "kind": kind, "description": description}
+        fields |= {"attributes": dict(map(_attribute, attributes)), "units": dict(map(_pair, units))}
+    added = [library.add_file(ledger.store, Path(path), role, licence=licence) for role, path in map(_pair, files)]
+    descriptor = Descriptor.make(**{**fields, "files": [*fields.get("files", []), *added]})
+    for warning in warnings(descriptor.name, dict.fromkeys(ledger.items().values(), "another class")):
+        click.echo(f"beware: {warning}", err=True)
     data = descriptor.canonical()
     chain = ledger.chain
     signer = unlock(ledger, name, passphrase_fd, yes=yes)
@@ -121,11 +132,8 @@ def _attribute(text: str) -> tuple[str, bool | int | str]:
     return key, int(value) if value.removeprefix("-").isdecimal() and value.isascii() else value
 
 
-def _descriptor(file: Path) -> Descriptor:
-    try:
-        value = json.loads(read_file(file, 4 * MAX_BYTES))
-    except ValueError as exc:
-        raise UserError(f"{file} is not JSON") from exc
-    if not isinstance(value, dict):
-        raise UserError(f"{file} is not a JSON object")
-    return Descriptor.make(**value)
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals and value):
+        raise UserError(f"“{text}” is not of the form KEY=VALUE")
+    return key, value

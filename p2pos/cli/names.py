@@ -24,6 +24,7 @@ from p2pos.ledger.indexer import Indexer
 from p2pos.ledger.nonces import NonceBook
 from p2pos.ledger.people import People
 from p2pos.ledger.typed_data import MAX_UINT256, Domain, address
+from p2pos.ledger.versions import Version, versions
 from p2pos.ledger.wallet import Wallets
 from p2pos.types import Address
 
@@ -92,6 +93,17 @@ class Ledger:
 
     def _index_path(self, domain: Domain) -> Path:
         return self.settings.home / "index" / f"{domain.chain_id}-{domain.contract}.sqlite"
+
+    def versions(self, id_: int) -> list[Version]:
+        """Every descriptor that a class had, oldest first, from the chain. Raises as `versions.versions`."""
+        return versions(id_, self.chain.class_events(id_))
+
+    def version(self, id_: int, number: int) -> Version:
+        """One of them. Raises UserError where the class has no such version."""
+        every = self.versions(id_)
+        if not 0 < number <= len(every):
+            raise UserError(f"{self.item(id_)} has {len(every)} versions, so none numbered {number}")
+        return every[number - 1]
 
     # ---- people
 

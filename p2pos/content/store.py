@@ -18,6 +18,10 @@ MAX_READ = MAX_BLOCK + 1
 """Bytes that are read of a file at most: one that was damaged into a larger one is not taken into memory."""
 
 
+class DamagedError(UnavailableError):
+    """A block's file no longer has the bytes that its name says."""
+
+
 class Store:
     """The blocks under one directory. Several processes may share it."""
 
@@ -47,7 +51,7 @@ class Store:
     def get(self, name: Cid) -> bytes | None:
         """A block, verified; None where it isn't here.
 
-        Raises UserError where the name is not a CID of ours; UnavailableError where the file was damaged.
+        Raises UserError where the name is not a CID of ours; DamagedError where the file was damaged.
         """
         cid.encode(name)
         path = self._path(name)
@@ -56,7 +60,7 @@ class Store:
         except FileNotFoundError:
             return None
         if not cid.is_of(name, data):
-            raise UnavailableError(f"the block {name} is damaged on disk", hint=f"remove {path} and fetch it again")
+            raise DamagedError(f"the block {name} is damaged on disk", hint=f"remove {path} and fetch it again")
         return data
 
     def __contains__(self, name: object) -> bool:
@@ -74,7 +78,7 @@ class Store:
         """A block, verified; None where it isn't here or was damaged. Raises UserError as `get`."""
         try:
             return self.get(name)
-        except UnavailableError:
+        except DamagedError:
             return None
 
     def _path(self, name: Cid) -> Path:

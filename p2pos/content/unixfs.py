@@ -142,29 +142,26 @@ def read(root: Cid, size: int, get: Get) -> Iterator[bytes]:
         yield data
 
 
-def lacking(root: Cid, size: int, has: Callable[[Cid], bool], get: Get) -> tuple[list[Link], bool]:
-    """Blocks of a file that are to be fetched next, and whether these are all.
+def lacking(root: Cid, size: int, has: Callable[[Cid], bool], get: Get) -> list[Link]:
+    """Blocks of a file that are to be fetched next; none where all are here.
 
     Nodes are fetched before what they link to is known. Raises UserError as `leaves`.
     """
     found: dict[Cid, Link] = {}
     seen: set[Cid] = set()
-    whole = True
 
     def look(link: Link, depth: int) -> None:
-        nonlocal whole
         if link.cid in seen:
             return
         seen.add(link.cid)
         if not has(link.cid):
-            found.setdefault(link.cid, link)
-            whole &= cids.codec(link.cid) == "raw"
+            found[link.cid] = link
         elif cids.codec(link.cid) == "dag-pb":
             for each in _open(link, get(link.cid), depth):
                 look(each, depth - 1)
 
     look(Link(root, size, 0), MAX_DEPTH)
-    return list(found.values()), whole
+    return list(found.values())
 
 
 def _below(link: Link, get: Get, depth: int, *, nodes: bool) -> Iterator[tuple[Link, bytes | None]]:

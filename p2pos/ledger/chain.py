@@ -229,6 +229,25 @@ class Chain:
             raise ChainError("the chain sent logs that are none")
         return logs
 
+    def class_events(self, id_: int) -> list[events.Event]:
+        """How a class was made and updated, in order. Raises RpcError where the end point won't say it at all."""
+        topics = [[events.CLASS_CREATED, events.CLASS_UPDATED], f"0x{id_:064x}"]
+        first, head = self.first_block(), self.block_number()
+        span = max(1, head - first + 1)  # public end points have a bound of their own, and say so
+        found: list[events.Event] = []
+        while first <= head:
+            last = min(head, first + span - 1)
+            question = {"address": self.contract, "fromBlock": hex(first), "toBlock": hex(last), "topics": topics}
+            try:
+                found += events.decode_all(self._rpc.call("eth_getLogs", question))
+            except RpcError:
+                if span == 1:
+                    raise
+                span //= 2
+                continue
+            first = last + 1
+        return found
+
     # ---- what the contract says
 
     def balance(self, of: str, id_: int) -> int:

@@ -1,7 +1,8 @@
 """`/p2pos/content/1.0.0`: blocks by their CID, and the weights of a model chunk by chunk.
 
-A node serves the descriptors and files of items that lie in its store, read when they are asked for. It serves its model's manifest and side files, so that a client without the model can still read and write its text;
-and the chunks of the weights that lie on its disk, so that others can serve them too (`fetcher` is the other end).
+A node serves its model's manifest and side files, so that a client without the model can still read and write its text;
+the chunks of the weights that lie on its disk, so that others can serve them too (`fetcher` is the other end); and the
+descriptors and files of items that lie in its store.
 """
 
 from collections import Counter
@@ -40,7 +41,8 @@ MAX_WANTS = 256
 MAX_REQUEST = 4096
 """Bytes of a frame that asks: a question is some hundred."""
 MAX_STREAMS_PER_PEER = 2
-"""On which weights, or blocks of the store, are asked for at once: one, and one more while it isn't noticed that the first is gone."""
+"""On which weights, or blocks of the store, are asked for at once: one, and one more while it isn't noticed that the
+first is gone."""
 MAX_STREAMS = 32
 """The same of all peers. Each holds a chunk, 2 MiB, until the peer takes it: 64 MiB where none of them reads."""
 IDLE_S = 30.0

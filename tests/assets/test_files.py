@@ -1,4 +1,3 @@
-import json
 import random
 import zlib
 from contextlib import suppress
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from p2pos.assets import files
 from p2pos.assets.formats.reader import FormatError
+from tests.assets.items import glb
 
 SAMPLES = sorted(path for path in (Path(__file__).parent / "samples").iterdir() if path.suffix != ".md")
 BY_NAME = {path.name: path.read_bytes() for path in SAMPLES}
@@ -106,15 +106,6 @@ def test_formats_with_checksums_show_every_flipped_bit(name):
         spoilt[at] ^= 1 << at % 8
         with pytest.raises(FormatError):
             check(bytes(spoilt), files.media_type(name))
-
-
-def glb(scene, binary=b""):
-    text = json.dumps(scene).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = len(text).to_bytes(4, "little") + b"JSON" + text
-    if binary:
-        chunks += len(binary).to_bytes(4, "little") + b"BIN\0" + binary
-    return b"glTF" + (2).to_bytes(4, "little") + (12 + len(chunks)).to_bytes(4, "little") + chunks
 
 
 SCENE = {"asset": {"version": "2.0"}}
