@@ -7,7 +7,7 @@ import pytest
 from tests import checkpoints
 
 FIRST = ("integration/test_churn", "integration/", "shard/", "contract_model/", "ledger/")
-"""The modules that take longest, under `tests/`: those that begin with one of these are handed out first, in this order."""
+"""Where the modules lie that take longest, under `tests/`: these are handed out first, in this order."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
