@@ -55,6 +55,9 @@ TOPICS = {
     )
 }
 
+_UNTOLD = {"NonceUsed", "Spent", "URI"}
+"""Events without a line of their own: what follows them, or came with them, has it."""
+
 
 @dataclass
 class Truth:
@@ -71,6 +74,8 @@ class Truth:
     nonces: dict[tuple[str, int], int] = field(default_factory=dict)
     """Bits by (owner, nonce // 256)."""
     approvals: set[tuple[str, str]] = field(default_factory=set)
+    told: int = 0
+    """Lines of history until here."""
 
     def copy(self) -> "Truth":
         """As it is now, for good."""
@@ -236,6 +241,7 @@ class Deeds:
             for giver, taker, side in ((first, second, gives), (second, first, gets)):
                 if side:
                     self._move(RELAYER, giver, taker, side, batch=len(side) > 1)
+                    self.truth.told -= len(side)  # the swap's line has both sides
 
     def update(self) -> None:
         """Whatever a class's policy allows: at once, propose, withdraw or apply."""
@@ -351,11 +357,13 @@ class Deeds:
             count = len(items)
             words = [_word(64), _word(96 + 32 * count), _word(count), *(item for item, _ in items), _word(count)]
             self._emit("TransferBatch", topics, words + [_word(amount) for _, amount in items])
+            self.truth.told += count - 1
         else:
             self._emit("TransferSingle", topics, [items[0][0], _word(items[0][1])])
 
     def _emit(self, event: str, topics: list[str], words: list[str]) -> None:
         self.changed = True
+        self.truth.told += event not in _UNTOLD
         topics = [TOPICS[event], *("0x" + topic for topic in topics)]
         self.logs.append((self.transaction, topics, "0x" + "".join(words)))
 
