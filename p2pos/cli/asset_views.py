@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from p2pos.cli.asset_issue import terms_json
 from p2pos.cli.names import Ledger, short
 from p2pos.cli.options import json_option, print_json, with_settings
 from p2pos.cli.tables import print_table
@@ -12,6 +13,9 @@ from p2pos.config import Settings
 from p2pos.content import cid
 from p2pos.errors import UserError
 from p2pos.ledger.index_history import Happening
+from p2pos.ledger.plain_words import when
+from p2pos.ledger.records import ClassInfo
+from p2pos.ledger.terms import Policy
 
 
 @click.command("list")
@@ -67,6 +71,7 @@ def show(settings: Settings, item: str, as_json: bool) -> None:
         raise UserError(f"there is no class 0x{id_:064x} on this contract", hint="see p2pos asset history")
     block, holders = ledger.indexer.checked_holders(id_)
     descriptor = ledger.describe(found.digest)
+    pending, due = ledger.chain.pending_update(id_)
     if as_json:
         print_json(
             {
@@ -74,8 +79,13 @@ def show(settings: Settings, item: str, as_json: bool) -> None:
                 "issuer": found.issuer,
                 "cap": found.cap,
                 "supply": found.supply,
+                "minted": found.minted,
+                "burned": found.burned,
+                "version": found.version,
+                **terms_json(found),
                 "cid": cid.from_digest(found.digest),
                 "descriptor": descriptor.model_dump(mode="json") if descriptor else None,
+                "proposed": {"cid": cid.from_digest(pending), "due": due} if pending else None,
                 "block": block,
                 "holders": [{"owner": who, "amount": amount} for who, amount in holders.items()],
             }
@@ -85,14 +95,37 @@ def show(settings: Settings, item: str, as_json: bool) -> None:
         ("class", f"0x{id_:064x}"),
         ("name", descriptor.name if descriptor else "its descriptor is not here"),
         ("issuer", ledger.name(found.issuer)),
-        ("supply", f"{found.supply} of {found.cap}" if found.cap else f"{found.supply}, no limit"),
-        ("descriptor", cid.from_digest(found.digest)),
+        ("supply", _supply(found)),
+        *_terms(ledger, found),
+        ("descriptor", f"version {found.version}, {cid.from_digest(found.digest)}"),
     ]
+    if pending:
+        rows.append(("proposed", f"from {when(due)} on, {cid.from_digest(pending)}"))
     if descriptor:
         rows += [("kind", descriptor.kind), ("description", descriptor.description or "none")]
         rows += [(key, json.dumps(value, ensure_ascii=False)) for key, value in descriptor.attributes.items()]
     rows += [(f"held by {ledger.name(who)}", str(amount)) for who, amount in holders.items()]
     print_table(None, rows)
+
+
+def _supply(found: ClassInfo) -> str:
+    burned = f", {found.burned} destroyed" if found.burned else ""
+    return (f"{found.supply} of {found.cap}" if found.cap else f"{found.supply}, no limit") + burned
+
+
+def _terms(ledger: Ledger, found: ClassInfo) -> list[tuple[str, str]]:
+    """What was fixed for good, where it is out of the ordinary."""
+    changed = {
+        Policy.FROZEN: "never",
+        Policy.ISSUER: "by the issuer, at once",
+        Policy.DELAYED: f"by the issuer, {found.delay} s after saying so",
+    }
+    rows = [("changes", changed[found.policy])]
+    if found.soulbound:
+        rows.append(("soulbound", "never changes hands"))
+    if found.royalty_bps:
+        rows.append(("royalty", f"{found.royalty_bps / 100:g} % to {ledger.name(found.royalty_receiver)}"))
+    return rows
 
 
 @click.command()

@@ -19,7 +19,7 @@ from p2pos.ledger import abi, batching, calldata, events, rpc_pool
 from p2pos.ledger.contracts import artifact
 from p2pos.ledger.fees import Fees
 from p2pos.ledger.intents import SignedIntent
-from p2pos.ledger.records import Block, ClassInfo, Header, Look, Preflight, Receipt, RevertError
+from p2pos.ledger.records import Block, ClassInfo, Header, Look, Preflight, Receipt, refused
 from p2pos.ledger.reverts import Revert, Reverts
 from p2pos.ledger.rpc import Rpc, RpcError, revert_data
 from p2pos.ledger.rpc_http import Bounds, check_url, public_name
@@ -196,6 +196,11 @@ class Chain:
         """The chain's own coin, which pays for gas."""
         with self._errors():
             return Wei(self._w3.eth.get_balance(_web3(of)))
+
+    def has_code(self, of: str) -> bool:
+        """Whether an account is a contract, or an ordinary one that lends itself to one (EIP-7702)."""
+        with self._errors():
+            return bool(self._w3.eth.get_code(_web3(of)))
 
     def nonce(self, of: str, *, pending: bool = False) -> int:
         """How many transactions this account has sent: in blocks, or with `pending` in the pool as well."""
@@ -407,7 +412,7 @@ class Chain:
         if receipt is None:
             raise ChainError(f"transaction {signed.hash} was in a block and no longer is", hint="the chain reorganised")
         if not receipt.succeeded:
-            raise RevertError(self._why_failed(request, receipt.block))
+            raise refused(self._why_failed(request, receipt.block))
         return receipt
 
     def _send_in_turn(self, signer: Signer, data: bytes, target: str | None, gas: int, fees: Fees) -> SignedTransaction:
@@ -477,7 +482,7 @@ class Chain:
         try:
             yield
         except ContractLogicError as exc:
-            raise RevertError(self.reverts.read(revert_data(exc.data))) from exc
+            raise refused(self.reverts.read(revert_data(exc.data))) from exc
         except TimeExhausted as exc:
             raise UnavailableError(
                 f"the transaction is in no block after {RECEIPT_TIMEOUT_S:.0f} s",

@@ -167,7 +167,7 @@ class SpendAllowed(NamedTuple):
     max: int
     """0: it no longer may."""
     until: int
-    """Seconds since the epoch; the last second."""
+    """Seconds since the epoch; from then on it no longer may."""
 
 
 class Spent(NamedTuple):

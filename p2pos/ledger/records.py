@@ -20,6 +20,18 @@ class RevertError(ChainError):
         self.revert = revert
 
 
+class MistakeError(RevertError):
+    """The contract refused for a reason that it has a name for: what was asked for can't be."""
+
+    exit_code = 2
+    fault = "user"
+
+
+def refused(revert: Revert) -> RevertError:
+    """The error for a contract's refusal; the user's mistake where the contract says in its own words what is wrong."""
+    return RevertError(revert) if revert.name in {"", "Error", "Panic"} else MistakeError(revert)
+
+
 class Block(NamedTuple):
     """The head of a block."""
 

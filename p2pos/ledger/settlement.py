@@ -94,7 +94,7 @@ def _is_deed(struct: Signable, log: int, after: Sequence[Event]) -> bool:
                 struct.world,
                 struct.id,
                 struct.max,
-                struct.until,
+                struct.until if struct.max else 0,  # no permission has no end
             )
         case Swap():
             return _swapped(struct, log, after)
@@ -112,11 +112,7 @@ def _moved(
 
 
 def _swapped(swap: Swap, log: int, after: Sequence[Event]) -> bool:
-    """The second's nonce, `Swapped`, what the first gives, and what the second gives.
-
-    The last may come later, because it follows the hook of whoever received the rest. That hook can't make it up to
-    anyone's harm: only the second party can move its own items to the first.
-    """
+    """The second's nonce, `Swapped`, what the first gives, and what the second gives, one log after another."""
     if len(after) < 2:
         return False
     nonce, swapped = after[:2]
@@ -129,13 +125,13 @@ def _swapped(swap: Swap, log: int, after: Sequence[Event]) -> bool:
         and swapped[1:] == (swap.first, swap.second, swap.first_nonce, swap.second_nonce)
     ):
         return False
-    rest = after[2:]
-    first = [(item.id, item.amount) for item in swap.first_gives]
-    second = [(item.id, item.amount) for item in swap.second_gives]
-    if first:
-        if not _moved(rest, log + 3, swap.first, swap.second, first):
-            return False
-        rest = rest[len(first) :]
-    return not second or any(
-        _moved(rest[at:], event.place.log, swap.second, swap.first, second) for at, event in enumerate(rest)
-    )
+    rest, log = after[2:], log + 3
+    for source, target, gives in (
+        (swap.first, swap.second, swap.first_gives),
+        (swap.second, swap.first, swap.second_gives),
+    ):
+        if gives:
+            if not _moved(rest, log, source, target, [(item.id, item.amount) for item in gives]):
+                return False
+            rest, log = rest[len(gives) :], log + 1
+    return True

@@ -151,7 +151,7 @@ class Spend(Struct):
     id: int = signed(UINT256)
     max: int = signed(UINT256)
     until: int = signed(UINT64)
-    """Seconds since the epoch; the world's last second."""
+    """Seconds since the epoch; from then on the world may no longer."""
     nonce: int = signed(UINT256)
     deadline: int = signed(UINT256)
 

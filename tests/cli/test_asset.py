@@ -59,7 +59,7 @@ def held(home: Home, who: str) -> int:
 def give(home: Home, tmp_path, *options: str) -> str:
     """Alice signs one lantern for bob into a file."""
     file = str(tmp_path / "gift.json")
-    home.json("asset", "sign", NAME, "--to", "bob", "--wallet", "alice", "--out", file, "--yes", *options)
+    home.json("asset", "sign", "transfer", NAME, "--to", "bob", "--wallet", "alice", "--out", file, "--yes", *options)
     return file
 
 
@@ -68,7 +68,7 @@ def test_sign_and_submit(home, tmp_path):
     before = held(home, "alice"), held(home, "bob")
     file = str(tmp_path / "gift.json")
     options = ("--rpc-url", "http://127.0.0.1:1")
-    signed = home.json("asset", "sign", NAME, "--to", "bob", "--wallet", "alice", "--out", file, "--yes")
+    signed = home.json("asset", "sign", "transfer", NAME, "--to", "bob", "--wallet", "alice", "--out", file, "--yes")
     assert signed["sentence"].startswith(f"alice gives bob 1 × {NAME}; anyone may submit this until ")
     assert signed["message"]["from"] == ALICE.address
     done = home.json("asset", "submit", file)
@@ -194,21 +194,21 @@ def test_a_wrong_passphrase(home, tmp_path):
     wrong.write_text("Secret")
     out = tmp_path / "gift.json"
     options = ("--wallet", "alice", "--out", str(out), "--yes", "--passphrase-file", str(wrong))
-    assert "wrong passphrase" in home.fails(2, "asset", "sign", NAME, "--to", "bob", *options)
+    assert "wrong passphrase" in home.fails(2, "asset", "sign", "transfer", NAME, "--to", "bob", *options)
     assert not out.exists()
 
 
 def test_nobody_agreed(home, tmp_path):
     """Without a terminal and without --yes nothing is signed."""
     out = tmp_path / "gift.json"
-    line = home.fails(2, "asset", "sign", NAME, "--to", "bob", "--wallet", "alice", "--out", str(out))
+    line = home.fails(2, "asset", "sign", "transfer", NAME, "--to", "bob", "--wallet", "alice", "--out", str(out))
     assert "say --yes" in line
     assert not out.exists()
 
 
 def test_only_the_issuer_mints(home):
-    """The contract's refusal is passed on in words, with exit code 1."""
-    line = home.fails(1, "asset", "mint", NAME, "--to", "bob", "--amount", "501", "--wallet", "operator", "--yes")
+    """The contract's refusal is passed on in words, as the mistake that it is."""
+    line = home.fails(2, "asset", "mint", NAME, "--to", "bob", "--amount", "501", "--wallet", "operator", "--yes")
     assert "is capped at 1000" in line
     assert line.endswith("mint fewer")
 

@@ -82,11 +82,11 @@ def test_a_release_is_by_the_world():
     assert not took_effect(UNLOCK, [by_world, released._replace(until=60)])
 
 
-def test_a_hook_between_the_sides_of_a_swap():
-    """What the first gave calls the receiver's hook, so events may stand before what the second gave."""
-    hooked = [MOVED._replace(place=place(7)), *(one._replace(place=place(9)) for one in SWAPPED[3:])]
-    assert took_effect(SWAP, [SPENT, *SWAPPED[:3], *hooked])
-    assert not took_effect(SWAP, [SPENT, *SWAPPED[:3], *hooked[:-1]])
+def test_a_spend_taken_back():
+    """An allowance of nothing has no end, whatever was signed."""
+    revoked = SpendAllowed(place(4), A, B, 7, 0, 0)
+    assert took_effect(Spend(A, B, 7, 0, 60, 5, 99), [SPENT, revoked])
+    assert not took_effect(SPEND, [SPENT, revoked])
 
 
 @pytest.mark.parametrize("side", ["first_gives", "second_gives"])
