@@ -174,7 +174,7 @@ class Demo:
         shutil.copy2(self.home / "wallets" / "alice.json", self.alice_home / "wallets" / "alice.json")
         self.say(f"alice's machine has her keystore and nothing else: {self.alice_home}")
         self.live(
-            *("asset", "sign", self.class_id, "--to", self.addresses["bob"], "--amount", str(GIVEN)),
+            *("asset", "sign", "transfer", self.class_id, "--to", self.addresses["bob"], "--amount", str(GIVEN)),
             *("--wallet", "alice", "--out", str(self.intent), "--yes", "--home", str(self.alice_home)),
             *("--chain-id", str(status["chain_id"]), "--contract", str(status["contract"])),
             *("--passphrase-file", str(self.home / "passphrase")),

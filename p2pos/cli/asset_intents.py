@@ -221,6 +221,11 @@ def require_free(ledger: Ledger, name: str, needs: Sequence[tuple[int, int]]) ->
     for id_, count in needs:
         free = ledger.chain.balance(owner, id_) - ledger.chain.locked(owner, id_)
         if count > free:
+            found = ledger.chain.item_class(id_)
+            if found is not None and found.soulbound:
+                raise UserError(
+                    f"{ledger.item(id_)} is soulbound: it never changes hands", hint="its holder can only burn it"
+                )
             raise UserError(
                 f"{name} has {free} × {ledger.item(id_)} to give, not {count}",
                 hint="see p2pos asset list",

@@ -9,6 +9,9 @@ from eth_account import Account
 from p2pos.cli.main import main
 from tests.ledger.chains import person
 
+NAME = "Bronze Lantern"
+"""The class that `conftest.home` begins with."""
+
 
 class Home:
     """Runs `p2pos --home HERE …` and keeps what it printed."""
@@ -60,3 +63,15 @@ class Home:
         if found != code or len(lines) != 1 or "Traceback" in self.err:
             raise AssertionError(f"exit code {found}, not {code}: {self.err}")
         return lines[0]
+
+
+def held(home: Home, who: str, name: str = NAME) -> int:
+    items = home.json("asset", "list", who)["items"]
+    return sum(item["amount"] for item in items if item["name"] == name)
+
+
+def give(home: Home, tmp_path: Path, *options: str) -> str:
+    """Alice signs one lantern for bob into a file."""
+    file = str(tmp_path / "gift.json")
+    home.json("asset", "sign", "transfer", NAME, "--to", "bob", "--wallet", "alice", "--out", file, "--yes", *options)
+    return file

@@ -1,66 +1,10 @@
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.homes import Home
-from tests.ledger.chains import ALICE, BOB, Ground, running_ground
-from tests.ledger.services import RelayerProcess
-
-NAME = "Bronze Lantern"
-
-
-@pytest.fixture(scope="module")
-def ground() -> Iterator[Ground]:
-    with running_ground() as made, made.anvil.mining():
-        yield made
-
-
-@pytest.fixture(scope="module")
-def relayer(ground, tmp_path_factory) -> Iterator[RelayerProcess]:
-    service = RelayerProcess(ground, tmp_path_factory.mktemp("relayer"))
-    service.ready()
-    yield service
-    service.stop()
-
-
-@pytest.fixture(scope="module")
-def where(tmp_path_factory):
-    return tmp_path_factory.mktemp("asset") / "home"
-
-
-@pytest.fixture
-def home(ground, relayer, where, capsys) -> Home:
-    """A home on the chain, with operator, alice and bob, and from the first test on a class and ten lanterns."""
-    fresh = not where.exists()
-    made = Home(where, capsys)
-    if fresh:
-        made.configure(
-            rpc_url=ground.anvil.url,
-            chain_id=31337,
-            contract=ground.chain.contract,
-            relayer_url=relayer.client.url,
-            passphrase_file=str(made.passphrase),
-        )
-        for name in ("operator", "alice", "bob"):
-            made.wallet(name)
-        options = ("--wallet", "operator", "--yes")
-        made.json("asset", "class", "new", NAME, *options, "--attribute", "light=3", "--cap", "1000")
-        made.json("asset", "mint", NAME, "--to", "alice", "--amount", "500", *options)
-    return made
-
-
-def held(home: Home, who: str) -> int:
-    items = home.json("asset", "list", who)["items"]
-    return sum(item["amount"] for item in items if item["name"] == NAME)
-
-
-def give(home: Home, tmp_path, *options: str) -> str:
-    """Alice signs one lantern for bob into a file."""
-    file = str(tmp_path / "gift.json")
-    home.json("asset", "sign", "transfer", NAME, "--to", "bob", "--wallet", "alice", "--out", file, "--yes", *options)
-    return file
+from tests.cli.homes import NAME, give, held
+from tests.ledger.chains import ALICE, BOB
 
 
 def test_sign_and_submit(home, tmp_path):
