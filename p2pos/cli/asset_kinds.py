@@ -22,9 +22,9 @@ from p2pos.cli.asset_common import (
 from p2pos.cli.asset_intents import Draft, Kind, offline, online, print_receipt
 from p2pos.cli.names import Ledger
 from p2pos.cli.options import json_option, with_settings
+from p2pos.cli.passphrases import fd_option
 from p2pos.cli.signing import unlock as opened
 from p2pos.cli.signing import yes_option
-from p2pos.cli.wallet import fd_option
 from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.ledger import calldata

@@ -10,9 +10,9 @@ from p2pos.cli.asset_common import pairs_option, read_file, read_pairs, valid_op
 from p2pos.cli.asset_intents import carry_out, out_file, out_option, require_free, same_signer, say_written, sentence
 from p2pos.cli.names import Ledger
 from p2pos.cli.options import json_option, print_json, with_settings
+from p2pos.cli.passphrases import fd_option
 from p2pos.cli.signing import printable, unlock, yes_option
 from p2pos.cli.tables import print_table
-from p2pos.cli.wallet import fd_option
 from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.ledger import intents, plain_words
