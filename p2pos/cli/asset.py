@@ -99,6 +99,25 @@ def cancel(
         click.echo(said)
 
 
-for command in (bundle, class_, mint, minter, burn, send, lock, unlock, spend, swap, list_, show, history, metadata_, fetch, export, import_, verify):
+for command in (
+    bundle,
+    class_,
+    mint,
+    minter,
+    burn,
+    send,
+    lock,
+    unlock,
+    spend,
+    swap,
+    list_,
+    show,
+    history,
+    metadata_,
+    fetch,
+    export,
+    import_,
+    verify,
+):
     asset.add_command(command)
 asset.add_command(sign_group, "sign")

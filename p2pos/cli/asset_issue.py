@@ -2,7 +2,6 @@
 
 import re
 import secrets
-from pathlib import Path
 from typing import Any
 
 import click
@@ -24,6 +23,7 @@ from p2pos.ledger.terms import MAX_DELAY_S, MAX_ROYALTY_BPS, Policy, Terms
 from p2pos.ledger.typed_data import MAX_UINT128, ZERO, unsigned
 
 chain_settings = with_settings("rpc_url", "contract", "passphrase_file")
+
 
 @click.group("class")
 def class_() -> None:
