@@ -50,4 +50,4 @@ def from_gwei(gwei: Decimal) -> Wei:
 
 def in_gwei(wei: int) -> str:
     """Wei per gas as a person writes it: in gwei, without trailing zeros."""
-    return f"{Decimal(wei) / GWEI:f}"
+    return f"{(Decimal(wei) / GWEI).normalize():f}"

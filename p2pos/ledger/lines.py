@@ -45,9 +45,9 @@ class Line:
         self._since[batch.number] = head
         self._first = batch.number if self._first is None else self._first
 
-    def is_gap(self, first: Batch, pending: int, head: int) -> bool:
-        """Whether the account's next nonce lies before its first batch, and has for some time."""
-        return first.nonce > pending and head - self._since[first.number] >= GAP_BLOCKS
+    def is_late(self, head: int) -> bool:
+        """Whether what is next in line has waited long enough for a transaction before it to turn up."""
+        return self._first is not None and head - self._since[self._first] >= GAP_BLOCKS
 
     def is_stuck(self, head: int) -> bool:
         """Whether what is next in line has waited through several blocks."""

@@ -22,6 +22,7 @@ from p2pos.ledger.lines import STUCK_BLOCKS, Line
 from p2pos.ledger.plain_words import when
 from p2pos.ledger.queue import Batch, Draft, Mined, Queue, Sending, Verdict, Waiting
 from p2pos.ledger.records import Block, Look, Receipt
+from p2pos.ledger.rpc_http import public_name
 from p2pos.ledger.signer import Signer
 from p2pos.ledger.transaction import read
 from p2pos.types import Address
@@ -129,11 +130,8 @@ class Submitter:
         """Notice a reorganisation, at the start also one that came while nobody looked, and open again what it took."""
         if self._seen is None or look.hash != self._seen.hash:
             mined = self._queue.mined_since(look.head.number - WATCHED_BLOCKS)
-            if self._seen and self._genesis() != self._queue.bound("genesis"):
-                raise ChainError(
-                    f"the chain at {self._chain.url} began anew: it is not the one that this queue is for",
-                    hint="bring back its state, or give --queue another file",
-                )
+            if self._seen:
+                self._require_same_chain()
             now = self._hashes({block for _, block, _ in mined})
             for batch, block, block_hash in mined:
                 if now[block] != block_hash:
@@ -145,6 +143,14 @@ class Submitter:
         if look.head.number - self._forgot >= FORGET_EVERY:
             self._queue.forget_before(look.head.number - WATCHED_BLOCKS, FORGET_MOST)
             self._forgot = look.head.number
+
+    def _require_same_chain(self) -> None:
+        """Raise ChainError where this is another chain than before, or one that has lost the contract."""
+        name, hint = public_name(self._chain.url), "bring back its state, or give --queue another file"
+        if self._genesis() != self._queue.bound("genesis"):
+            raise ChainError(f"the chain at {name} began anew: it is not the one that this queue is for", hint=hint)
+        if not self._chain.with_code([self._chain.contract]):
+            raise ChainError(f"the chain at {name} has lost the contract {self._chain.contract}", hint=hint)
 
     def _genesis(self) -> str:
         return self._chain.block_hashes([0])[0]
@@ -211,10 +217,11 @@ class Submitter:
             return
         first = missing[0]
         dropped = [batch for batch in missing if batch.nonce >= pending]
-        if dropped and line.is_gap(first, pending, head):
-            # a transaction before ours is gone for good, so ours never come in turn: begin again at its nonce
-            self._log.warning("a nonce before ours was never used", sender=line.address, batches=len(missing))
-            self._queue.lose([batch.number for batch in missing])
+        if first.nonce > pending:
+            # a transaction before ours is missing; once it is gone for good, ours begin again at its nonce
+            if line.is_late(head):
+                self._log.warning("a nonce before ours was never used", sender=line.address, batches=len(missing))
+                self._queue.lose([batch.number for batch in missing])
             return
         self._send(line, [batch.sendings[-1] for batch in dropped])
         if line.trouble and dropped and line.is_stuck(head) and self._others(line, head):

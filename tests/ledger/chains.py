@@ -145,9 +145,9 @@ class Ground:
         held = self.lantern if id_ is None else id_
         return self.sign(Lock(ALICE.address, world, held, 1, until, next(self.nonces), FAR), ALICE)
 
-    def sign(self, struct: Signable, by: KeySigner) -> SignedIntent:
+    def sign(self, struct: Signable, *by: KeySigner) -> SignedIntent:
         domain = self.chain.domain
-        return SignedIntent.of(domain, struct, by.sign_typed(domain, struct))
+        return SignedIntent.of(domain, struct, *[one.sign_typed(domain, struct) for one in by])
 
     def balance(self, of: KeySigner) -> int:
         return self.chain.balance(of.address, self.lantern)

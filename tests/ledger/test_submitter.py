@@ -2,42 +2,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from p2pos.errors import UnavailableError, UserError
+from p2pos.errors import ChainError, UnavailableError, UserError
 from p2pos.ledger import submitter as module
 from p2pos.ledger.chain import Chain
-from p2pos.ledger.queue import Queue
+from p2pos.ledger.queue import Queue, Verdict
 from p2pos.ledger.submitter import MAX_OPEN, STUCK_BLOCKS, Submitter
-from tests.ledger.chains import ALICE, BOB, CAROL, OPERATOR, Ground
-
-
-class Service:
-    """A queue and its submitter, without the process around them; `restart` is what kill -9 leaves."""
-
-    def __init__(self, ground: Ground, path) -> None:
-        self.ground = ground
-        self.path = path
-        self.restart()
-
-    def restart(self) -> None:
-        if hasattr(self, "queue"):
-            self.queue.close()
-        self.queue = Queue(self.path)
-        self.submitter = Submitter(self.ground.chain, self.queue, OPERATOR)
-        self.submitter.bind()
-
-    def accept(self, *intents) -> None:
-        self.queue.accept(intents, 0.0)
-
-    def run(self, *, most: int = 20) -> None:
-        """Tick and mine until nothing is under way."""
-        for _ in range(most):
-            if not self.submitter.tick():
-                return
-            self.ground.anvil.mine()
-        raise AssertionError(f"still under way: {self.queue.counts()}")
-
-    def states(self, *intents) -> list[str]:
-        return [self.queue.status(intent.id).state for intent in intents]
+from tests.ledger.chains import ALICE, BOB, CAROL, OPERATOR, running_ground
+from tests.ledger.submitting import Service
 
 
 @pytest.fixture
@@ -321,6 +292,88 @@ def test_a_queue_belongs_to_one_chain(ground, service):
     queue.close()
     service.restart()
     service.run()
+
+
+def test_a_chain_that_asks_too_much(ground, tmp_path):
+    """While the base fee is above what the operator pays nothing is sent, the trouble is said, and nothing is lost."""
+    ground.give_lanterns(ALICE.address, 1)
+    service = Service(ground, tmp_path / "queue.sqlite", max_fee=3 * 10**9)
+    intent = ground.transfer(BOB.address)
+    service.accept(intent)
+    nonce = ground.chain.nonce(OPERATOR.address)
+    ground.anvil.rpc.call("anvil_setNextBlockBaseFeePerGas", hex(4 * 10**9))
+    ground.anvil.mine()
+    service.submitter.tick()
+    assert service.submitter.trouble == "the chain asks 4 gwei per gas, and this relayer pays 3"
+    assert service.states(intent) == ["accepted"]
+    assert ground.chain.nonce(OPERATOR.address, pending=True) == nonce
+    ground.anvil.rpc.call("anvil_setNextBlockBaseFeePerGas", hex(10**9))
+    ground.anvil.mine()
+    service.run()
+    assert service.states(intent) == ["settled"]
+    assert service.submitter.trouble == ""
+    service.queue.close()
+
+
+def test_no_bid_passes_the_cap(ground, tmp_path):
+    """What is stuck is outbid up to the operator's cap and no further; the trouble is said."""
+    ground.give_lanterns(ALICE.address, 1)
+    cap = 2 * ground.chain.head().base_fee + 2 * 10**9
+    service = Service(ground, tmp_path / "queue.sqlite", max_fee=cap)
+    intent = ground.transfer(BOB.address)
+    service.accept(intent)
+    service.submitter.tick()
+    for _ in range(8 * STUCK_BLOCKS):
+        ground.anvil.rpc.call("anvil_setNextBlockBaseFeePerGas", hex(2 * cap))
+        ground.anvil.mine()
+        service.submitter.tick()
+    (batch,) = service.queue.open_batches()
+    assert max(sending.fees.max_fee for sending in batch.sendings) <= cap
+    assert "stuck at the highest fee" in service.submitter.trouble
+    ground.anvil.rpc.call("anvil_setNextBlockBaseFeePerGas", hex(10**9))
+    ground.anvil.mine()
+    service.run()
+    assert service.states(intent) == ["settled"]
+    service.queue.close()
+
+
+def test_a_transaction_before_ours_that_never_comes(ground, service):
+    """Where the pool lost the account's transaction before ours, for good, ours begin again at its nonce."""
+    ground.give_lanterns(ALICE.address, 2)
+    before = ground.balance(BOB)
+    service.submitter = Submitter(ground.chain, service.queue, OPERATOR, max_batch=1)
+    intents = [ground.transfer(BOB.address) for _ in range(2)]
+    service.accept(*intents)
+    service.submitter.tick()
+    first, second = service.queue.open_batches()
+    ground.anvil.rpc.call("anvil_dropAllTransactions")
+    service.queue.lose([first.number])  # as if it had been another program's
+    service.queue.fail([Verdict(service.queue.waiting(1)[0].seq, "failed")])
+    service.run()
+    assert service.states(*intents) == ["failed", "settled"]
+    assert ground.balance(BOB) - before == 1
+    assert ground.chain.nonce(OPERATOR.address) == first.nonce + 1 == second.nonce
+
+
+def test_a_chain_that_lost_its_state(tmp_path):
+    """A chain that began anew is told from a reorganisation; nothing is sent, and what was accepted stays."""
+    with running_ground() as ground:
+        ground.give_lanterns(ALICE.address, 2)
+        service = Service(ground, tmp_path / "queue.sqlite")
+        done, late = ground.transfer(BOB.address), ground.transfer(BOB.address)
+        service.accept(done)
+        service.run()
+        state = ground.anvil.rpc.call("anvil_dumpState")
+        service.accept(late)
+        ground.anvil.rpc.call("anvil_reset")
+        for _ in range(2):
+            with pytest.raises(ChainError, match="began anew|has lost the contract") as caught:
+                service.submitter.tick()
+            assert "\n" not in str(caught.value)
+        assert ground.anvil.in_pool() == 0
+        assert service.states(done, late) == ["settled", "accepted"]
+        assert state
+        service.queue.close()
 
 
 def test_old_transactions_are_forgotten(ground, service, monkeypatch):
