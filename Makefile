@@ -21,7 +21,7 @@ $(TOOLS): contracts/package.json contracts/package-lock.json $(STAMP)
 	$(BIN)/python -m p2pos.devnet.tools npm install --no-save --ignore-scripts --no-audit --no-fund --silent --prefix contracts
 	touch $@
 
-# js-libp2p, for the test that it understands us.
+# js-libp2p and IPFS tools, for the tests that they understand us.
 $(INTEROP): tests/interop/package.json tests/interop/package-lock.json $(STAMP)
 	$(BIN)/python -m p2pos.devnet.tools npm install --no-save --ignore-scripts --no-audit --no-fund --silent --prefix tests/interop
 	touch $@

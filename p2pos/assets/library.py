@@ -72,6 +72,7 @@ def look(file: FileRef, get: Get) -> Look:
     Raises UnavailableError where a block isn't here (it carries its `cid`), UserError where the file has another size,
     is of another type, or its blocks are none of a file.
     """
+    next(unixfs.leaves(Cid(file.cid), file.size, get), None)  # another size is told before what it does to the format
     return files.check(unixfs.read(Cid(file.cid), file.size, get), file.size, file.media_type)
 
 

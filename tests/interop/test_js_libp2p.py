@@ -33,7 +33,8 @@ def node_binary() -> str:
 @pytest.fixture(scope="module")
 def client() -> list[str]:
     """The command that runs the client; its packages are what the lock file says."""
-    if not (HERE / "node_modules" / ".package-lock.json").exists():
+    stamp, lock = HERE / "node_modules" / ".package-lock.json", HERE / "package-lock.json"
+    if not stamp.exists() or stamp.stat().st_mtime < lock.stat().st_mtime:
         arguments = ["install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
         assert run_node_tool("npm", [*arguments, "--prefix", str(HERE)], timeout=300.0).returncode == 0
     return [node_binary(), str(HERE / "client.mjs")]
