@@ -1,7 +1,6 @@
 """What became of a batch's intents, from its receipt and, where that leaves a question, by asking the chain."""
 
 from p2pos.ledger.chain import Chain
-from p2pos.ledger.intents import Refusal
 from p2pos.ledger.queue import Batch, Mined, Queue, Verdict, Waiting
 from p2pos.ledger.records import Receipt
 from p2pos.ledger.reverts import Revert
@@ -45,13 +44,17 @@ class Judge:
             if member.attempts + 1 < MAX_ATTEMPTS:
                 return Verdict(member.seq, "accepted")
             revert = Revert("", f"{MAX_ATTEMPTS} transactions with it failed")
-        if revert.refusal is Refusal.REPLAYED and (found := self._elsewhere(batch, member)):
+        if found := self.elsewhere(member, batch.number):
             return found
         return Verdict(member.seq, "failed", revert.refusal, revert.text, receipt.transaction, receipt.block)
 
-    def _elsewhere(self, batch: Batch, member: Waiting) -> Verdict | None:
-        """Whether an earlier transaction of ours, which was taken for lost, has settled it."""
-        others = self._queue.other_transactions(member.seq, batch.number)
+    def elsewhere(self, member: Waiting, batch: int = 0) -> Verdict | None:
+        """The verdict on an intent that an earlier transaction of ours has settled, which was taken for lost.
+
+        Asked before an intent is given up for any reason: the contract may name another than its used nonce. `batch`
+        is the one that is known not to have.
+        """
+        others = self._queue.other_transactions(member.seq, batch)
         receipts = self._chain.receipts([transaction for _, transaction in others])
         for (number, _), receipt in zip(others, receipts, strict=True):
             if receipt and Outcome(receipt.events).took_effect(member.intent.struct):

@@ -179,12 +179,13 @@ class Queue:
             return list(islice(self._accepted.values(), skip, skip + most))
 
     def fail(self, verdicts: Sequence[Verdict]) -> None:
-        """Give up on intents that no batch carries."""
+        """Write verdicts on intents that no batch carries."""
         with self._guard:
             judged = [(self._accepted[one.seq], one) for one in verdicts]
             with self._file.write() as db:
                 self._judge(db, judged)
-                db.executemany("DELETE FROM bodies WHERE seq = ?", [(one.seq,) for one in verdicts])
+                failed = [(one.seq,) for one in verdicts if one.state == "failed"]
+                db.executemany("DELETE FROM bodies WHERE seq = ?", failed)
             for one in verdicts:
                 del self._accepted[one.seq]
 

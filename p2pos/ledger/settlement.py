@@ -40,26 +40,7 @@ class Outcome:
     def failure(self, struct: Signable, position: int) -> bytes | None:
         """The revert data with which a batch skipped the intent at this position, or None where no event says so."""
         found = self._failed.get(struct.signers[0])
-        return self.failed_call(position) if found is None else found
-
-    def failed_call(self, position: int) -> bytes | None:
-        """Likewise, of `relayCalls`, whatever stands there."""
-        return self._failed_calls.get(position)
-
-
-def took_effect(struct: Signable, events: Sequence[Event]) -> bool:
-    """Whether these events, in their order, show this very intent carried out."""
-    return Outcome(events).took_effect(struct)
-
-
-def failure(struct: Signable, events: Sequence[Event]) -> bytes | None:
-    """The revert data with which `relay` skipped this intent, or None where no event says that it did."""
-    return Outcome(events).failure(struct, -1)
-
-
-def call_failure(position: int, events: Sequence[Event]) -> bytes | None:
-    """The revert data with which `relayCalls` skipped the call at this position, or None likewise."""
-    return Outcome(events).failed_call(position)
+        return self._failed_calls.get(position) if found is None else found
 
 
 def _is_deed(struct: Signable, log: int, after: Sequence[Event]) -> bool:

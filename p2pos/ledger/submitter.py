@@ -310,7 +310,8 @@ class Submitter:
         if not late:
             return waiting
         verdicts = [
-            Verdict(
+            self._judge.elsewhere(one)
+            or Verdict(
                 one.seq,
                 "failed",
                 Refusal.EXPIRED,

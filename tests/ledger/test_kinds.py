@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from p2pos.ledger import calldata, settlement
+from p2pos.ledger import calldata
 from p2pos.ledger.events import CallFailed, Moved, Spent, Swapped
 from p2pos.ledger.intents import SignedIntent
 from p2pos.ledger.records import MistakeError
+from p2pos.ledger.settlement import Outcome
 from p2pos.ledger.terms import Policy, Terms
 from p2pos.ledger.typed_data import BatchTransfer, Domain, Item, Lock, Signable, Spend, Swap, Transfer, Unlock, digest
 from tests.ledger.chains import ALICE, BOB, CAROL, FAR, OPERATOR, Ground, running_ground
@@ -73,7 +74,7 @@ def test_each_is_carried_out_alone(ground, coin):
         (found,) = ground.chain.preflight([signed(ground, struct)], OPERATOR.address)
         assert found == (frozenset(), None), struct
         receipt = ground.chain.submit(OPERATOR, signed(ground, struct))
-        assert settlement.took_effect(struct, receipt.events), struct
+        assert Outcome(receipt.events).took_effect(struct), struct
 
 
 def test_all_are_carried_out_together(ground, coin):
@@ -85,8 +86,8 @@ def test_all_are_carried_out_together(ground, coin):
     data = calldata.relay_calls([*calls, b"\x01\x02\x03\x04"], 200_000)
     receipt = ground.chain.transact(OPERATOR, data, gas=15_000_000)
     for at, struct in enumerate(structs):
-        assert settlement.took_effect(struct, receipt.events) == (struct is not bad), struct
-        assert (settlement.call_failure(at, receipt.events) is None) == (struct is not bad)
+        assert Outcome(receipt.events).took_effect(struct) == (struct is not bad), struct
+        assert (Outcome(receipt.events).failure(struct, at) is None) == (struct is not bad)
     why = [ground.chain.reverts.read(one.reason).name for one in receipt.events if isinstance(one, CallFailed)]
     assert why == ["ERC1155InsufficientBalance", "NotRelayable"]
 

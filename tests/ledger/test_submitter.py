@@ -52,6 +52,28 @@ def test_what_expires_while_it_waits_is_not_paid_for(ground, service):
     assert ground.chain.nonce(OPERATOR.address) == nonce
 
 
+def test_what_was_settled_by_a_lost_batch_does_not_expire(ground, service):
+    """Where a batch that was taken for lost got into a block after all, its intents are settled, whatever the time."""
+    ground.give_lanterns(ALICE.address, 1)
+    before = ground.balance(BOB)
+    intent = ground.transfer(BOB.address, deadline=ground.chain.head().timestamp + 100)
+    service.accept(intent)
+    service.submitter.tick()
+    (batch,) = service.queue.open_batches()
+    service.queue.lose([batch.number])
+    ground.anvil.mine()
+    ground.anvil.rpc.call("evm_increaseTime", 1000)
+    ground.anvil.mine(2)
+    service.run()
+    status = service.queue.status(intent.id)
+    assert (status.state, status.transaction) == ("settled", batch.sendings[0].transaction)
+    assert ground.balance(BOB) - before == 1
+    ground.anvil.reorg(3)
+    service.submitter.tick()
+    assert service.states(intent) == ["submitted"]
+    service.run()
+
+
 def test_killed_between_writing_and_sending(ground, service, monkeypatch):
     """A batch that was written down but never sent is sent after the restart."""
     ground.give_lanterns(ALICE.address, 1)
