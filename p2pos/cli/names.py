@@ -30,6 +30,8 @@ from p2pos.types import Address
 
 MIN_PREFIX = 4
 """Hex digits. Shorter ones would change their meaning with every new class."""
+_PUNCTUATION = ',;:()×“”"'
+"""What structures a sentence before signing. A class's name is its issuer's, and may be made to deceive."""
 SHORT = 12
 """Hex digits of an id that are shown to people; --json has all."""
 
@@ -146,17 +148,19 @@ class Ledger:
     def spoken_items(self) -> dict[int, str]:
         """As `items`, for sentences before signing.
 
-        The id stands beside a name that the chain did not vouch for here, or that looks like another class's.
+        The id stands beside a name that the chain did not vouch for here, or that looks like another class's. A name
+        that could pass for part of a sentence stands in quotes, too.
         """
         items = self.items()
         vouched = {one.id for one in self.index.classes()}
         looks = Counter(look for name in items.values() for look in naming.skeletons(name))
-        return {
-            id_: f"{name} ({short(id_)})"
-            if id_ not in vouched or any(looks[look] > 1 for look in naming.skeletons(name))
-            else name
-            for id_, name in items.items()
-        }
+        spoken = {}
+        for id_, name in items.items():
+            odd = not set(name).isdisjoint(_PUNCTUATION)
+            alike = any(looks[look] > 1 for look in naming.skeletons(name))
+            called = f"“{name}”" if odd else name
+            spoken[id_] = f"{called} ({short(id_)})" if odd or alike or id_ not in vouched else name
+        return spoken
 
     def _carried(self) -> Mapping[int, Carried]:
         return self.carried.classes if self.settings.contract else {}
