@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import rlp
-from eth_hash.auto import keccak
 from eth_utils.address import to_checksum_address
 
 from p2pos.errors import PeerError
+from p2pos.ledger import transaction as transactions
 from p2pos.ledger.signatures import recover
 from p2pos.ledger.signer import SignedTransaction
 from p2pos.ledger.typed_data import NAME, VERSION, Domain, Signable, digest
@@ -82,42 +82,26 @@ def signed_transaction(answer: Any, fields: Mapping[str, Any], of: Address, sign
     parts = _parts(raw) if raw else None
     if raw is None or parts is None:
         raise PeerError(signer, f"{signer} answered with something that is no EIP-1559 transaction: nothing was sent")
-    wanted = _unsigned(fields)
-    changed = [name for name, part, want in zip(_NAMES, parts, wanted, strict=False) if part != want]
+    items = transactions.unsigned(fields)
+    changed = [name for name, part, item in zip(_NAMES, parts, items, strict=False) if part != rlp.decode(item)]
     if changed:
         raise PeerError(
             signer,
             f"{signer} changed the transaction's {', '.join(changed)}: nothing was sent",
             hint="agree to it as it is, or refuse it",
         )
-    parity, r, s = (int.from_bytes(part, "big") for part in parts[len(wanted) :])
-    payload = keccak(b"\x02" + rlp.encode(wanted))
-    try:
-        by = recover(payload, r.to_bytes(32, "big") + s.to_bytes(32, "big") + bytes([27 + parity]))
-    except (OverflowError, ValueError):
-        by = None
-    if by != of:
-        raise _not_by(signer, of, by)
-    return SignedTransaction(raw, "0x" + keccak(raw).hex())
+    parity, r, s = (int.from_bytes(part, "big") for part in parts[len(items) :])
+    if max(r, s) >= 1 << 256 or parity > 1:
+        raise _not_by(signer, of, None)
+    signature_ = r.to_bytes(32, "big") + s.to_bytes(32, "big") + bytes([27 + parity])
+    by = recover(transactions.signing_hash(items), signature_)
+    made = SignedTransaction(*transactions.signed(items, signature_))
+    if by != of or made.raw != raw:
+        raise _not_by(signer, of, by if by != of else None)
+    return made
 
 
 _NAMES = ("chain id", "nonce", "priority fee", "fee cap", "gas limit", "receiver", "value", "data", "access list")
-
-
-def _unsigned(fields: Mapping[str, Any]) -> list[Any]:
-    """The fields in the order in which EIP-1559 signs them."""
-    to = fields["to"]
-    return [
-        *(_number(fields[name]) for name in ("chainId", "nonce", "maxPriorityFeePerGas", "maxFeePerGas", "gas")),
-        bytes.fromhex(to[2:]) if to else b"",
-        _number(fields["value"]),
-        bytes(fields["data"]),
-        [],
-    ]
-
-
-def _number(value: int) -> bytes:
-    return int(value).to_bytes((int(value).bit_length() + 7) // 8, "big")
 
 
 def _parts(raw: bytes) -> list[Any] | None:
