@@ -5,14 +5,14 @@ from pathlib import Path
 
 import click
 
-from p2pos.cli.names import Ledger
 from p2pos.cli.options import json_option, print_json, with_settings
-from p2pos.cli.signing import show_cautions
 from p2pos.cli.tables import print_table
+from p2pos.cli.warnings import warn_of
 from p2pos.config import Settings
 from p2pos.content import strict_json
 from p2pos.errors import UserError
 from p2pos.ledger.contacts import MAX_BYTES, checksummed, parse_people
+from p2pos.ledger.people import People
 from p2pos.types import Address
 
 CONTACTS = "contact's name"
@@ -31,11 +31,11 @@ def contact() -> None:
 @with_settings()
 def add(settings: Settings, name: str, address: str, yes: bool, as_json: bool) -> None:
     """Call an ADDRESS by a NAME. The address must have its checksum: capital and small letters as it was shown."""
-    ledger = Ledger(settings)
+    people = People.of_home(settings.home)
     found = checksummed(address, "ADDRESS")
-    ledger.book.require_free(name, CONTACTS)
-    _agree(ledger, [found], yes=yes)
-    ledger.contacts.add({name: found})
+    people.require_free(name, CONTACTS)
+    _agree(people, [found], yes=yes)
+    people.contacts.add({name: found})
     if as_json:
         print_json({"name": name, "address": found})
     else:
@@ -47,11 +47,11 @@ def add(settings: Settings, name: str, address: str, yes: bool, as_json: bool) -
 @with_settings()
 def list_(settings: Settings, as_json: bool) -> None:
     """List the contacts. What --json prints can be imported elsewhere."""
-    people = Ledger(settings).contacts.all()
+    known = People.of_home(settings.home).contacts.all()
     if as_json:
-        print_json({"contacts": [{"name": name, "address": address} for name, address in people.items()]})
-    elif people:
-        print_table(("name", "address"), list(people.items()))
+        print_json({"contacts": [{"name": name, "address": address} for name, address in known.items()]})
+    elif known:
+        print_table(("name", "address"), list(known.items()))
     else:
         click.echo("no contacts; p2pos contact add NAME ADDRESS makes one")
 
@@ -62,7 +62,7 @@ def list_(settings: Settings, as_json: bool) -> None:
 @with_settings()
 def remove(settings: Settings, name: str, as_json: bool) -> None:
     """Forget a contact."""
-    address = Ledger(settings).contacts.remove(name)
+    address = People.of_home(settings.home).contacts.remove(name)
     if as_json:
         print_json({"name": name, "address": address})
     else:
@@ -76,13 +76,13 @@ def remove(settings: Settings, name: str, as_json: bool) -> None:
 @with_settings()
 def rename(settings: Settings, name: str, new_name: str, as_json: bool) -> None:
     """Call a contact otherwise."""
-    ledger = Ledger(settings)
-    if name not in ledger.contacts.all():
-        ledger.contacts.rename(name, new_name)  # raises: there is none
-    ledger.book.require_free(new_name, CONTACTS, besides=name)
-    ledger.contacts.rename(name, new_name)
+    people = People.of_home(settings.home)
+    if name not in people.contacts.all():
+        people.contacts.rename(name, new_name)  # raises: there is none
+    people.require_free(new_name, CONTACTS, besides=name)
+    people.contacts.rename(name, new_name)
     if as_json:
-        print_json({"name": new_name, "address": ledger.contacts.all()[new_name]})
+        print_json({"name": new_name, "address": people.contacts.all()[new_name]})
     else:
         click.echo(f"{name} is called {new_name} now")
 
@@ -97,24 +97,24 @@ def import_(settings: Settings, file: Path, yes: bool, as_json: bool) -> None:
 
     All are added or none. One that is there already under the same name with the same address stays.
     """
-    ledger = Ledger(settings)
-    there = ledger.contacts.all()
-    people = {name: of for name, of in _read(file).items() if there.get(name) != of}
-    for name in people:
+    people = People.of_home(settings.home)
+    there = people.contacts.all()
+    new = {name: of for name, of in _read(file).items() if there.get(name) != of}
+    for name in new:
         if name in there:
             raise UserError(f"contact {name} is already there, with {there[name]}", hint="rename one of them")
-    ledger.book.require_all_free(people, CONTACTS)
-    _agree(ledger, list(people.values()), yes=yes)
-    ledger.contacts.add(people)
+    people.require_all_free(new, CONTACTS)
+    _agree(people, list(new.values()), yes=yes)
+    people.contacts.add(new)
     if as_json:
-        print_json({"contacts": [{"name": name, "address": of} for name, of in people.items()]})
+        print_json({"contacts": [{"name": name, "address": of} for name, of in new.items()]})
     else:
-        click.echo(f"added {len(people)} contacts")
+        click.echo(f"added {len(new)} contacts")
 
 
-def _agree(ledger: Ledger, addresses: list[Address], *, yes: bool) -> None:
+def _agree(people: People, addresses: list[Address], *, yes: bool) -> None:
     """Warn of addresses that look like known ones, and ask. Raises UserError, or click's Abort."""
-    warned = [address for address in addresses if show_cautions(ledger, address)]
+    warned = [address for address in addresses if warn_of(people, address)]
     if not warned or yes:
         return
     if not sys.stdin.isatty():

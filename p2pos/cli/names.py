@@ -18,14 +18,12 @@ from p2pos.errors import P2posError, UserError
 from p2pos.ledger import naming, private_file
 from p2pos.ledger.cautions import Known
 from p2pos.ledger.chain import Chain
-from p2pos.ledger.contacts import Contacts
 from p2pos.ledger.index import Index
 from p2pos.ledger.indexer import Indexer
 from p2pos.ledger.nonces import NonceBook
 from p2pos.ledger.people import People
 from p2pos.ledger.typed_data import MAX_UINT256, Domain, address
 from p2pos.ledger.versions import Version, versions
-from p2pos.ledger.wallet import Wallets
 from p2pos.types import Address
 
 MIN_PREFIX = 4
@@ -41,9 +39,9 @@ class Ledger:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.wallets = Wallets(settings.wallets)
-        self.contacts = Contacts(settings.home / "contacts.json")
-        self.book = People(self.wallets, self.contacts)
+        self.book = People.of_home(settings.home)
+        self.wallets = self.book.wallets
+        self.contacts = self.book.contacts
         self.store = Store(settings.content)
         self.nonces = NonceBook(settings.home / "nonces")
 

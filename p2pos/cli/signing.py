@@ -13,6 +13,7 @@ import click
 
 from p2pos.cli.names import Ledger
 from p2pos.cli.passphrases import get_passphrase
+from p2pos.cli.warnings import printable, warn
 from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.ledger import cautions, deeds, plain_words
@@ -117,20 +118,3 @@ def open_wallet(settings: Settings, wallet: Wallet, descriptor: int | None) -> S
             wallet.name, wallet.address, wallet.end_point, tell=lambda line: click.echo(line, err=True)
         )
     return wallets.unlock(wallet.name, get_passphrase(settings, descriptor, f"wallet {wallet.name}"))
-
-
-def show_cautions(ledger: Ledger, address: Address) -> bool:
-    """Warn of an address that only looks like a known one. Returns whether there was anything to say."""
-    return warn(cautions.about_address(address, Known(ledger.people(), ledger.book.given())))
-
-
-def warn(lines: list[str]) -> bool:
-    """Lines that nobody should overlook, on standard error. Returns whether there are any."""
-    for line in lines:
-        click.secho(f"WARNING: {printable(line)}", err=True, fg="yellow")
-    return bool(lines)
-
-
-def printable(text: str) -> str:
-    """One line; what could steer a terminal, or hide or reorder what is shown, becomes �."""
-    return "".join(each if each.isprintable() else "\ufffd" for each in text)

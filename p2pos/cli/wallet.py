@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from p2pos.cli.names import Ledger
 from p2pos.cli.options import json_option, print_json, with_settings
 from p2pos.cli.passphrases import fd_option, get_passphrase
 from p2pos.cli.tables import print_table
@@ -13,6 +12,7 @@ from p2pos.cli.wallet_new import add_external, import_, new, watch
 from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.ledger import passphrase, private_file
+from p2pos.ledger.people import People
 from p2pos.ledger.wallet import Kind, Wallets
 
 
@@ -113,12 +113,12 @@ def passwd(
 @with_settings()
 def rename(settings: Settings, name: str, new_name: str, as_json: bool) -> None:
     """Call a wallet otherwise."""
-    ledger = Ledger(settings)
-    found = ledger.wallets.get(name)
-    ledger.book.require_free(new_name, "wallet's name", besides=name)
-    ledger.wallets.rename(name, new_name)
+    people = People.of_home(settings.home)
+    found = people.wallets.get(name)
+    people.require_free(new_name, "wallet's name", besides=name)
+    people.wallets.rename(name, new_name)
     if as_json:
-        print_json({"name": new_name, "address": found.address, "path": str(ledger.wallets.path(new_name))})
+        print_json({"name": new_name, "address": found.address, "path": str(people.wallets.path(new_name))})
     else:
         click.echo(f"{name} is called {new_name} now")
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import click
 
 from p2pos.cli import phrases
-from p2pos.cli.names import Ledger
 from p2pos.cli.options import json_option, print_json, with_settings
 from p2pos.cli.passphrases import fd_option, get_passphrase, read_secret
-from p2pos.cli.signing import show_cautions
+from p2pos.cli.warnings import warn_of
 from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.ledger import keystore, mnemonic
 from p2pos.ledger.external_signer import ExternalSigner, end_point_of
+from p2pos.ledger.people import People
 from p2pos.ledger.typed_data import address
 
 
@@ -31,7 +31,7 @@ def new(
     settings: Settings, name: str, phrase: bool, words: str | None, passphrase_fd: int | None, as_json: bool
 ) -> None:
     """Make a wallet with a new key."""
-    ledger = _free(settings, name)
+    people = _free(settings, name)
     if words is not None and not phrase:
         raise UserError("--words goes with --mnemonic")
     if phrase:
@@ -40,10 +40,10 @@ def new(
     if phrase:
         made = mnemonic.new_phrase(int(words or 12))
         phrases.show_once(made)
-        found = ledger.wallets.import_phrase(name, made, secret)
+        found = people.wallets.import_phrase(name, made, secret)
     else:
-        found = ledger.wallets.create(name, secret)
-    _show(ledger, name, found, as_json=as_json)
+        found = people.wallets.create(name, secret)
+    _show(people, name, found, as_json=as_json)
 
 
 @click.command("import")
@@ -70,7 +70,7 @@ def import_(
 
     A file with a key or a phrase must have mode 0600.
     """
-    ledger = _free(settings, name)
+    people = _free(settings, name)
     if not phrase and (path is not None or index is not None or extra or extra_fd is not None):
         raise UserError("--path, --index and --bip39-passphrase go with --mnemonic")
     if phrase:
@@ -79,18 +79,18 @@ def import_(
         words = phrases.read(file)
         more = phrases.read_extra(extra_fd, asked=extra)
         secret = get_passphrase(settings, passphrase_fd, f"the new wallet {name}", confirm=True)
-        found = ledger.wallets.import_phrase(name, words, secret, extra=more, path=where)
+        found = people.wallets.import_phrase(name, words, secret, extra=more, path=where)
     elif file is None:
         raise UserError("give FILE, or - for standard input, or --mnemonic")
     else:
         text = _key_or_keystore(file)
         if text.startswith("{"):
             secret = get_passphrase(settings, passphrase_fd, f"the keystore for {name}")
-            found = ledger.wallets.import_keystore(name, text, secret)
+            found = people.wallets.import_keystore(name, text, secret)
         else:
             secret = get_passphrase(settings, passphrase_fd, f"the new wallet {name}", confirm=True)
-            found = ledger.wallets.import_key(name, text, secret)
-    _show(ledger, name, found, as_json=as_json)
+            found = people.wallets.import_key(name, text, secret)
+    _show(people, name, found, as_json=as_json)
 
 
 @click.command()
@@ -100,11 +100,11 @@ def import_(
 @with_settings()
 def watch(settings: Settings, name: str, of: str, as_json: bool) -> None:
     """Remember an address whose key is elsewhere: to look at and to give to, not to sign."""
-    ledger = _free(settings, name)
+    people = _free(settings, name)
     found = address(of, "ADDRESS")
-    show_cautions(ledger, found)
-    ledger.wallets.watch(name, found)
-    _show(ledger, name, found, as_json=as_json, kept="watch-only: its key is not here, so nothing can be signed")
+    warn_of(people, found)
+    people.wallets.watch(name, found)
+    _show(people, name, found, as_json=as_json, kept="watch-only: its key is not here, so nothing can be signed")
 
 
 @click.command("add-external")
@@ -116,21 +116,21 @@ def watch(settings: Settings, name: str, of: str, as_json: bool) -> None:
 @with_settings()
 def add_external(settings: Settings, name: str, url: str | None, ipc: Path | None, of: str, as_json: bool) -> None:
     """Sign with a program or device that speaks Clef's JSON-RPC, such as a hardware wallet behind Clef."""
-    ledger = _free(settings, name)
+    people = _free(settings, name)
     found = address(of, "--address")
     end_point = end_point_of(url, ipc)
     signer = ExternalSigner(name, found, end_point, tell=lambda line: click.echo(line, err=True))
     version = signer.check()
-    ledger.wallets.add_external(name, found, end_point)
-    _show(ledger, name, found, as_json=as_json, kept=f"signed for by {end_point}, version {version}")
+    people.wallets.add_external(name, found, end_point)
+    _show(people, name, found, as_json=as_json, kept=f"signed for by {end_point}, version {version}")
 
 
-def _free(settings: Settings, name: str) -> Ledger:
+def _free(settings: Settings, name: str) -> People:
     """The home. Raises UserError where the name can't be a new wallet's, before anything is asked for."""
-    ledger = Ledger(settings)
-    ledger.wallets.require_free(name)
-    ledger.book.require_free(name, "wallet's name")
-    return ledger
+    people = People.of_home(settings.home)
+    people.wallets.require_free(name)
+    people.require_free(name, "wallet's name")
+    return people
 
 
 def _key_or_keystore(file: Path) -> str:
@@ -146,8 +146,8 @@ def _key_or_keystore(file: Path) -> str:
     return read_secret(file, keystore.MAX_BYTES, "the key")
 
 
-def _show(ledger: Ledger, name: str, address_: str, *, as_json: bool, kept: str = "") -> None:
-    path = ledger.wallets.path(name)
+def _show(people: People, name: str, address_: str, *, as_json: bool, kept: str = "") -> None:
+    path = people.wallets.path(name)
     if as_json:
         print_json({"name": name, "address": address_, "path": str(path)})
     else:

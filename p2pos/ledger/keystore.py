@@ -44,7 +44,8 @@ def encrypt(key: bytes, passphrase: str, *, light: bool = False) -> Keystore:
     if not passphrase:
         raise UserError("the passphrase is empty", hint="a keystore without one protects nothing")
     account_of(key)
-    return create_keyfile_json(key, _bytes(passphrase), kdf="scrypt", iterations=LIGHT_SCRYPT_N if light else SCRYPT_N)
+    made = create_keyfile_json(key, _bytes(passphrase), kdf="scrypt", iterations=LIGHT_SCRYPT_N if light else SCRYPT_N)
+    return made | {"address": str(made["address"]).lower()}  # as geth writes it
 
 
 def decrypt(keystore: Mapping[str, Any], passphrase: str, what: str) -> LocalAccount:

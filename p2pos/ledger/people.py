@@ -4,6 +4,8 @@ Names are unique across both, and no two look alike. A file that is damaged hide
 """
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
 
 from p2pos.errors import UserError
 from p2pos.ledger import naming
@@ -19,6 +21,11 @@ class People:
     def __init__(self, wallets: Wallets, contacts: Contacts) -> None:
         self.wallets = wallets
         self.contacts = contacts
+
+    @classmethod
+    def of_home(cls, home: Path) -> Self:
+        """Those of one home."""
+        return cls(Wallets(home / "wallets"), Contacts(home / "contacts.json"))
 
     def who(self, text: str) -> Address:
         """The address that a name, or the address itself, stands for. Raises UserError for an unknown name."""
