@@ -96,9 +96,9 @@ def test_a_swapped_address_is_noticed(wallets):
 def test_keys_come_in_and_keystores_go_out(wallets):
     """A private key is imported; what is exported can be imported again under another name."""
     key = "0x" + "11" * 32
-    address = wallets.import_key("alice", key, "secret")
+    address = wallets.import_key("alice", key, "secret", light=True)
     assert address == Account.from_key(key).address
-    assert wallets.import_keystore("copy", wallets.export("alice"), "secret") == address
+    assert wallets.import_keystore("copy", wallets.export("alice"), "secret", light=True) == address
     assert wallets.names() == ["alice", "copy"]
 
 
@@ -119,7 +119,7 @@ def test_an_empty_passphrase_is_refused(wallets):
 def test_a_signer_shows_no_key(wallets):
     """A signer signs the digest of what it is shown, and its repr has the address alone."""
     key = "11" * 32
-    wallets.import_key("alice", key, "secret")
+    wallets.import_key("alice", key, "secret", light=True)
     signer = wallets.unlock("alice", "secret")
     domain = Domain(1, signer.address)
     struct = Transfer(signer.address, signer.address, 1, 2, 3, 4)
