@@ -49,8 +49,8 @@ from p2pos.ledger.wallet import Wallets
 
 PORTION = 100
 """Intents that are checked and journalled together, and raw sends in one array."""
-TICK_S = 0.02
-"""Between two looks at the chain: a fifth of a block."""
+TICK_S = 0.04
+"""Between two looks at the chain: two or three to a block."""
 FULL_S = 0.002
 """Before the queue is asked again whether there is room."""
 SINGLES_OPEN = 400

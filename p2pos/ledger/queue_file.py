@@ -102,7 +102,8 @@ class QueueFile:
     def write(self) -> Iterator[sqlite3.Connection]:
         """All that is written inside reaches the disk together, before this returns, or none of it does.
 
-        Raises UnavailableError where the disk is full or takes nothing; what was written before stands.
+        Raises UnavailableError where the disk is full or takes nothing: what was written before stands; UserError where
+        the file is damaged.
         """
         try:
             self.db.execute("BEGIN IMMEDIATE")
@@ -113,18 +114,22 @@ class QueueFile:
                 if self.db.in_transaction:  # a full disk has ended it already
                     self.db.execute("ROLLBACK")
                 raise
-        except sqlite3.OperationalError as exc:
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.DatabaseError as exc:
             raise self._fault(exc) from exc
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """Reading. Raises UnavailableError where the disk gives nothing."""
+        """Reading. Raises as `write`."""
         try:
             yield self.db
-        except sqlite3.OperationalError as exc:
+        except sqlite3.DatabaseError as exc:
             raise self._fault(exc) from exc
 
-    def _fault(self, exc: sqlite3.OperationalError) -> UnavailableError:
+    def _fault(self, exc: sqlite3.DatabaseError) -> UnavailableError | UserError:
+        if not isinstance(exc, sqlite3.OperationalError):
+            return UserError(f"the queue {self.path} is damaged: {exc}", hint="bring back a copy of it")
         return UnavailableError(
             f"the queue {self.path} can't be written: {exc}",
             hint="make room on its disk; what was accepted is safe, and the relayer goes on by itself",

@@ -103,6 +103,19 @@ def test_a_file_of_another_kind(tmp_path):
     assert path.read_text() == "hello " * 1000
 
 
+def test_a_damaged_file_is_said(tmp_path):
+    """A queue whose pages were overwritten ends the work in one line, instead of losing what it promised."""
+    path = tmp_path / "queue.sqlite"
+    queue = Queue(path)
+    queue.accept([signed(nonce) for nonce in range(200)], 1.0)
+    queue.close()
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="is damaged|is not a relayer's queue"):
+        Queue(path)
+
+
 def test_accepting_twice_changes_nothing(queue):
     """The same intent again keeps its state and its place, also beside new ones."""
     queue.accept([signed(1), signed(2)], 1.0)
