@@ -18,7 +18,8 @@ from p2pos.cli.asset_common import Decorator, new_file, valid_option, wallet_opt
 from p2pos.cli.names import Ledger
 from p2pos.cli.options import json_option, print_json, with_settings
 from p2pos.cli.passphrases import fd_option
-from p2pos.cli.signing import printable, unlock, yes_option
+from p2pos.cli.signing import unlock, yes_option
+from p2pos.cli.warnings import printable
 from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.ledger import intents, plain_words

@@ -11,8 +11,9 @@ from p2pos.cli.asset_intents import carry_out, out_file, out_option, require_fre
 from p2pos.cli.names import Ledger
 from p2pos.cli.options import json_option, print_json, with_settings
 from p2pos.cli.passphrases import fd_option
-from p2pos.cli.signing import printable, unlock, yes_option
+from p2pos.cli.signing import unlock, yes_option
 from p2pos.cli.tables import print_table
+from p2pos.cli.warnings import printable
 from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.ledger import intents, plain_words

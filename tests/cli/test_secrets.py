@@ -156,7 +156,7 @@ def test_a_phrase_is_not_shown_without_a_terminal(home):
 
 
 def test_what_is_typed_is_not_echoed(home):
-    """A phrase and passphrases are typed without being shown."""
+    """A phrase and passphrases are typed without being shown, and an answer other than yes signs nothing."""
     home.wallet("carol")
     with Terminal(["--home", str(home.path), "wallet", "import", "alice", "--mnemonic"]) as terminal:
         terminal.until("Recovery phrase: ")
@@ -164,6 +164,21 @@ def test_what_is_typed_is_not_echoed(home):
         for _ in range(2):
             terminal.until("wallet alice: ") if _ == 0 else terminal.until("confirmation: ")
             terminal.enter(SECRET)
+        assert terminal.end() == 0
+        assert holds_secrets(terminal.shown) == []
+    home.configure(chain_id=31337, contract=BOB.address)
+    sign = ["asset", "sign", "transfer", "0x" + "07" * 32, "--to", ALICE.address, "--wallet", "alice", "--out", "-"]
+    with Terminal(["--home", str(home.path), *sign]) as terminal:
+        terminal.until(f"gives {ALICE.address} 1 × item 0x707")
+        terminal.until("Sign this? [y/N]: ")
+        terminal.enter("n")
+        assert terminal.end() == 130
+    with Terminal(["--home", str(home.path), *sign]) as terminal:
+        terminal.until("Sign this? [y/N]: ")
+        terminal.enter("y")
+        terminal.until("Passphrase of wallet alice: ")
+        terminal.enter(SECRET)
+        terminal.until('"signature')
         assert terminal.end() == 0
         assert holds_secrets(terminal.shown) == []
 
