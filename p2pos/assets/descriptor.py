@@ -150,7 +150,7 @@ class Descriptor(_Strict):
         return self
 
     @classmethod
-    def make(cls, **fields: Any) -> Self:
+    def make(cls, /, **fields: Any) -> Self:
         """A descriptor of these fields. Raises UserError that names the field and its fault."""
         try:
             made = cls(**{**_shown(fields.get("files")), **fields})

@@ -91,7 +91,7 @@ def verify(settings: Settings, item: str, holder: str | None, version: int | Non
         )
     else:
         for name, state, said in proof.links:
-            line = " ".join(f"{MARKS[state]} {name:<16} {said}".split(" "))
+            line = f"{MARKS[state]} {name:<16} {said}"
             # some of the words may be a stranger's, and must not steer the terminal
             click.echo("".join(each if each.isprintable() else "\ufffd" for each in line))
     return proof.exit_code

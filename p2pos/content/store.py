@@ -29,21 +29,28 @@ class Store:
         self.directory = directory
 
     def put(self, data: bytes, codec: Codec = "raw") -> Cid:
-        """Keep a block and return its CID. On return it is on disk. Raises UserError where it is too large."""
+        """Keep a block and return its CID. On return it is on disk.
+
+        Raises UserError where it is too large, or the disk won't have it.
+        """
         if len(data) > MAX_BLOCK:
             raise UserError(f"a block of {len(data)} bytes is over the limit of {MAX_BLOCK}")
         name = cid.of(data, codec)
         path = self._path(name)
-        if path.exists() and _read(path) == data:
-            return name
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{secrets.token_hex(8)}")
         try:
+            if path.exists() and _read(path) == data:
+                return name
+            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+        except OSError as exc:
+            raise UserError(
+                f"{self.directory} can't hold a block: {exc.strerror or exc}", hint="free some room"
+            ) from exc
         finally:
             temporary.unlink(missing_ok=True)
         return name

@@ -172,6 +172,7 @@ def test_another_digest_is_refused_first():
         (b'\xef\xbb\xbf{"name": "x"}', "byte order mark"),
         (b'{"name": "\xff"}', "not UTF-8"),
         (b"[]", "not a JSON object"),
+        (b'{"cls": 1, "self": 2, "name": "x"}', "cls|self"),
     ],
 )
 def test_an_authors_document_has_one_meaning(document, fault):
@@ -179,3 +180,24 @@ def test_an_authors_document_has_one_meaning(document, fault):
     with pytest.raises(UserError, match=fault) as caught:
         Descriptor.of_json(document)
     assert "\n" not in str(caught.value)
+
+
+fields = st.sampled_from(["name", "kind", "attributes", "files", "units", "image", "format", "cls", "self", "fields"])
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | fields, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(fields, anything, max_size=6))
+def test_any_document_is_read_or_refused(value):
+    """Whatever an object holds, and wherever, it is a descriptor or a UserError of one line."""
+    try:
+        made = Descriptor.of_json(json.dumps(value).encode())
+    except UserError as exc:
+        said = str(exc)
+    else:
+        said = ""
+        assert Descriptor.parse(made.canonical()) == made
+    assert "\n" not in said

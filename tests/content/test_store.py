@@ -47,9 +47,40 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(store.os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="can't hold a block: disk full"):
         kept.put(b"abc")
     assert [one for one in tmp_path.rglob("*") if one.is_file()] == []
+
+
+def test_nodes_are_kept_under_their_own_name(tmp_path):
+    """A node's name has another codec, and comes back by it."""
+    kept = Store(tmp_path)
+    name = kept.put(b"abc", "dag-pb")
+    assert cid.codec(name) == "dag-pb"
+    assert kept.get(name) == b"abc"
+    assert kept.get(cid.of(b"abc")) is None
+
+
+@pytest.mark.parametrize("name", ["", "x", "../../etc/passwd", "b" * 59, "\0", cid.of(b"x")[:-1] + "/"])
+def test_a_name_that_is_no_cid_leads_nowhere(tmp_path, name):
+    """What a stranger asks for is never a path."""
+    (tmp_path / "secret").write_bytes(b"x")
+    kept = Store(tmp_path / "store")
+    assert name not in kept
+    with pytest.raises(UserError, match="CID"):
+        kept.get(name)
+
+
+def test_a_file_that_grew_is_not_read_whole(tmp_path):
+    """A block's file that was replaced by a large one is damaged, and found so by its first bytes."""
+    kept = Store(tmp_path)
+    name = kept.put(b"abc")
+    (path,) = [one for one in tmp_path.rglob("*") if one.is_file()]
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)  # takes no room on disk, and would take all of the memory
+    with pytest.raises(UnavailableError, match="is damaged on disk"):
+        kept.get(name)
+    assert kept.sound(name) is None
 
 
 def test_a_block_has_a_limit(tmp_path, monkeypatch):

@@ -4,12 +4,13 @@ import pytest
 import trio
 
 from p2pos.content import cid
+from p2pos.content.store import Store
 from p2pos.errors import PeerError, UnavailableError
-from p2pos.node.content_service import ContentService, fetch
+from p2pos.node.content_service import MAX_STREAMS_PER_PEER, ContentService, fetch
 from p2pos.node.host import Host, open_host
 from p2pos.node.identity import Identity
 from p2pos.node.streams import FrameStream
-from p2pos.wire.messages import CONTENT_PROTOCOL, Ack, Block
+from p2pos.wire.messages import CONTENT_PROTOCOL, Ack, Block, Want
 
 BODY = b"lantern" * 100_000
 NAME = cid.of(BODY)
@@ -96,3 +97,60 @@ def test_a_file_is_read_once(tmp_path: Path) -> None:
         assert await fetch(host, peer, [NAME]) == {NAME: BODY}
 
     between_two_hosts(ContentService({NAME: tmp_path / "b"}).serve, act)
+
+
+def damage(directory: Path) -> None:
+    """Spoil a store's only block."""
+    (path,) = directory.rglob(NAME)
+    path.write_bytes(b"other")
+
+
+def test_a_store_is_served_as_it_changes(tmp_path: Path) -> None:
+    """A block that was put after the node began is there; one that was damaged since, or never was, is not."""
+    store = Store(tmp_path)
+
+    async def act(host: Host, peer) -> None:
+        with pytest.raises(UnavailableError, match="has no block"):
+            await fetch(host, peer, [NAME])
+        store.put(BODY)
+        assert await fetch(host, peer, [NAME]) == {NAME: BODY}
+        damage(tmp_path)
+        with pytest.raises(UnavailableError, match="has no block"):
+            await fetch(host, peer, [NAME])
+
+    between_two_hosts(ContentService({}, store=store).serve, act)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "\0", "x" * 128])
+def test_a_name_that_is_no_cid_is_not_there(tmp_path: Path, name: str) -> None:
+    """What a stranger asks for is a block's name or nothing; never a path, and no harm to the stream."""
+    store = Store(tmp_path)
+    other = store.put(b"other")
+
+    async def act(host: Host, peer) -> None:
+        stream = await host.open(peer, CONTENT_PROTOCOL)
+        for wanted, found in ((name, False), (other, True)):
+            await stream.send(Want(wanted))
+            answer = await stream.receive()
+            assert answer is not None
+            assert answer.message == Block(wanted, found)
+
+    between_two_hosts(ContentService({}, store=store).serve, act)
+
+
+def test_blocks_of_the_store_are_for_so_many_at_once(tmp_path: Path) -> None:
+    """Of one peer only so many streams are given what is read from the disk; the rest end."""
+    name = Store(tmp_path).put(b"other")
+
+    async def act(host: Host, peer) -> None:
+        streams = [await host.open(peer, CONTENT_PROTOCOL) for _ in range(MAX_STREAMS_PER_PEER + 1)]
+        for stream in streams[:-1]:
+            await stream.send(Want(name))
+            answer = await stream.receive()
+            assert answer is not None
+            assert answer.message == Block(name, True)
+        await streams[-1].send(Want(name))
+        with pytest.raises(UnavailableError):
+            await streams[-1].receive()
+
+    between_two_hosts(ContentService({}, store=Store(tmp_path)).serve, act)
