@@ -13,6 +13,7 @@ from p2pos.assets.plain_text import warnings
 from p2pos.cli.asset_content import gather, most_option, version_option
 from p2pos.cli.names import Ledger, short
 from p2pos.cli.options import json_option, print_json, with_settings
+from p2pos.cli.warnings import printable
 from p2pos.config import Settings
 from p2pos.content import cid
 from p2pos.content.store import DamagedError
@@ -91,9 +92,7 @@ def verify(settings: Settings, item: str, holder: str | None, version: int | Non
         )
     else:
         for name, state, said in proof.links:
-            line = f"{MARKS[state]} {name:<16} {said}"
-            # some of the words may be a stranger's, and must not steer the terminal
-            click.echo("".join(each if each.isprintable() else "\ufffd" for each in line))
+            click.echo(printable(f"{MARKS[state]} {name:<16} {said}"))  # some of the words may be a stranger's
     return proof.exit_code
 
 
