@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS := contracts/node_modules/.package-lock.json
 INTEROP := tests/interop/node_modules/.package-lock.json
+CLIENTS := tests/evm/node_modules/.package-lock.json
 
 .PHONY: setup demo test lint soak clean docs
 
-setup: $(STAMP) $(TOOLS) $(INTEROP)
+setup: $(STAMP) $(TOOLS) $(INTEROP) $(CLIENTS)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +25,11 @@ $(TOOLS): contracts/package.json contracts/package-lock.json $(STAMP)
 # js-libp2p and IPFS tools, for the tests that they understand us.
 $(INTEROP): tests/interop/package.json tests/interop/package-lock.json $(STAMP)
 	$(BIN)/python -m p2pos.devnet.tools npm install --no-save --ignore-scripts --no-audit --no-fund --silent --prefix tests/interop
+	touch $@
+
+# Another Ethereum client and other wallets' libraries, for the tests that they and we agree.
+$(CLIENTS): tests/evm/package.json tests/evm/package-lock.json $(STAMP)
+	$(BIN)/python -m p2pos.devnet.tools npm install --no-save --ignore-scripts --no-audit --no-fund --silent --prefix tests/evm
 	touch $@
 
 demo: setup

@@ -6,9 +6,11 @@ from typing import NamedTuple
 from eth_hash.auto import keccak
 from pyrevm import EVM, AccountInfo, BlockEnv, CfgEnv, Env
 
+from tests.contract_model.signatures import Key
+
 CHAIN_ID = 31337
-_DEPLOYER = b"\xd0" * 20
-CONTRACT = int.from_bytes(keccak(b"\xd6\x94" + _DEPLOYER + b"\x80")[12:], "big")
+DEPLOYER = Key("deployer")
+CONTRACT = int.from_bytes(keccak(b"\xd6\x94" + DEPLOYER.address.to_bytes(20, "big") + b"\x80")[12:], "big")
 """Where the first contract of the deployer's lands: RLP of its address and of nonce 0."""
 
 TRANSACTION_GAS = 1 << 33
@@ -44,7 +46,7 @@ class Machine:
         )
         for address, code in code_at.items():
             self._evm.insert_account_info(as_text(address), AccountInfo(code=code))
-        made = self._evm.deploy("0x" + _DEPLOYER.hex(), bytecode)
+        made = self._evm.deploy(as_text(DEPLOYER.address), bytecode)
         if int(made, 16) != CONTRACT:
             raise ValueError(f"the contract landed at {made}")
 

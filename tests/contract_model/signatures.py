@@ -14,7 +14,8 @@ class Key:
     """A secp256k1 key and its address."""
 
     def __init__(self, name: str) -> None:
-        self._key = PrivateKey(keccak(name.encode()))
+        self.secret = keccak(name.encode())
+        self._key = PrivateKey(self.secret)
         self.address = int.from_bytes(keccak(self._key.public_key.format(compressed=False)[1:])[12:], "big")
 
     def sign(self, message: bytes) -> bytes:

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,11 +72,13 @@ class Anvil:
 
 
 @contextmanager
-def running_anvil(*, chain_id: int = 31337) -> Iterator[Anvil]:
+def running_anvil(*, chain_id: int = 31337, more: Sequence[str] = ()) -> Iterator[Anvil]:
+    """An anvil of the caller's own, with `more` arguments."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = ["--port", str(port), "--chain-id", str(chain_id), "--silent", "--no-mining", "--accounts", "0"]
+    arguments += more
     process = subprocess.Popen(
         [find_anvil(Settings()), *arguments],
         stdin=subprocess.DEVNULL,
