@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     """Blocks, its own included, after which a transaction counts as settled."""
     max_fee: Decimal = Field(default=Decimal(2000), gt=0, max_digits=20)
     """The most that a relayer offers per gas, in gwei, the tip included."""
+    index_url: SecretStr = SecretStr("")
+    """A PostgreSQL database for the index of the chain, with or without a password in it; "" is a file at home."""
     relayer_url: str = ""
     """HTTP end point of a relayer."""
 

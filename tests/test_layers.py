@@ -38,6 +38,7 @@ SOLE_IMPORTER = {
     "libp2p": "node/",
     "msgspec": "wire/",
     "web3": "ledger/chain.py",
+    "psycopg": "ledger/index_postgres.py",
 }
 
 PURE = (

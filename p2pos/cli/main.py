@@ -20,6 +20,7 @@ NOUNS = {
     "contact": ("p2pos.cli.contact", "contact", "Names for other people's addresses."),
     "devnet": ("p2pos.cli.devnet", "devnet", "A local network of real processes."),
     "generate": ("p2pos.cli.generate", "generate", "Continue a text through the swarm."),
+    "index": ("p2pos.cli.index", "index", "What the chain's events add up to, kept here."),
     "model": ("p2pos.cli.model", "model", "Model manifests, and models from a hub."),
     "node": ("p2pos.cli.node", "node", "The daemon that serves layers."),
     "relayer": ("p2pos.cli.relayer", "relayer", "The service that submits signed intents."),
@@ -28,7 +29,7 @@ NOUNS = {
 }
 """The registry of commands. A module is imported when its noun is used, so that `p2pos wallet` never loads torch."""
 
-SERVICES = ("devnet", "node", "relayer")
+SERVICES = ("devnet", "index", "node", "relayer")
 """Nouns whose commands run for long and are watched by their log."""
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it

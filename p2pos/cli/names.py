@@ -19,6 +19,7 @@ from p2pos.ledger import naming, private_file
 from p2pos.ledger.cautions import Known
 from p2pos.ledger.chain import Chain
 from p2pos.ledger.index import Index
+from p2pos.ledger.index_open import open_index
 from p2pos.ledger.indexer import Indexer
 from p2pos.ledger.nonces import NonceBook
 from p2pos.ledger.people import People
@@ -63,9 +64,9 @@ class Ledger:
 
     @functools.cached_property
     def index(self) -> Index:
-        """The index as it lies on disk."""
+        """The index as it is, in a file or a database."""
         domain = self.domain if self.settings.chain_id else self.chain.domain
-        return Index(self._index_path(domain))
+        return open_index(self.settings.home, domain, self.settings.index_url.get_secret_value())
 
     @functools.cached_property
     def indexer(self) -> Indexer:
@@ -90,9 +91,6 @@ class Ledger:
     def _carried_path(self) -> tuple[Path, Domain]:
         domain = self.domain if self.settings.chain_id else self.chain.domain
         return self.settings.home / "carried" / f"{domain.chain_id}-{domain.contract}.json", domain
-
-    def _index_path(self, domain: Domain) -> Path:
-        return self.settings.home / "index" / f"{domain.chain_id}-{domain.contract}.sqlite"
 
     def versions(self, id_: int) -> list[Version]:
         """Every descriptor that a class had, oldest first, from the chain. Raises as `versions.versions`."""

@@ -22,8 +22,8 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
     """Give a command `--home` and a flag for each named setting, and call it with `settings` as first argument.
 
     Args:
-        names: of `rpc_url`, `contract`, `max_fee`, `relayer_url`, `bootstrap`, `swarm_key_file`, `model`, `offline`,
-            `api_token_file`, `passphrase_file`.
+        names: of `rpc_url`, `index_url`, `contract`, `max_fee`, `relayer_url`, `bootstrap`, `swarm_key_file`, `model`,
+            `offline`, `api_token_file`, `passphrase_file`.
 
     """
     flags: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
@@ -32,6 +32,11 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
             multiple=True,
             metavar="URL",
             help="The chain's JSON-RPC end point. Given several times: the head is what a majority of them says.",
+        ),
+        "index_url": click.option(
+            "--index-url",
+            metavar="URL",
+            help="A PostgreSQL database for the index, postgresql://USER@HOST/DATABASE. Default: a file at home.",
         ),
         "contract": click.option("--contract", help="Address of the assets contract."),
         "max_fee": click.option("--max-fee", metavar="GWEI", help="The most to offer per gas, the tip included."),

@@ -265,6 +265,17 @@ class Chain:
         calls = [self._call_request(calldata.balance_of(of, id_), tag=tag) for of, id_ in pairs]
         return [int(_sound(answer), 16) for answer in self._rpc.batch(calls)]
 
+    def views(self, calls: Sequence[bytes], block: int) -> list[bytes]:
+        """What the contract answers to calls, after a block. Raises ChainError where the end point no longer knows."""
+        answers = self._rpc.batch([self._call_request(call, tag=hex(block)) for call in calls])
+        for answer in answers:
+            if isinstance(answer, RpcError):
+                raise ChainError(
+                    f"the end point does not say what the contract held after block {block}: {answer.text}",
+                    hint="it may keep only the newest states: verify at a newer block, or use an archive node",
+                ) from answer
+        return [bytes.fromhex(answer[2:]) for answer in answers]
+
     def item_class(self, id_: int) -> ClassInfo | None:
         """A class, or None where there is none with this id."""
         return ClassInfo.read(self._view("classOf", id_))

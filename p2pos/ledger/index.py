@@ -195,19 +195,29 @@ class Index:
         """What happened to an account, a class, or both together, newest first."""
         return read_history(self.store, account=account, id_=id_, most=most)
 
-    def state(self, block: int | None = None) -> list[Cells]:
-        """All cells of all tables, in row numbers; with `block` as they were after it.
+    def state(self) -> list[Cells]:
+        """All cells of all tables, in row numbers."""
+        return [self.store.cells(table) for table in TABLES]
 
-        Raises InternalError where that block can't be reached by undoing.
+    def undone(self, block: int) -> list[Cells]:
+        """By table, the cells that blocks after this one changed, as they were after it.
+
+        Raises InternalError where it is older than what can be undone.
         """
-        cells = [self.store.cells(table) for table in TABLES]
-        if block is not None:
-            for number, key, value in self._undone(block):
-                if value is None:
-                    cells[number].pop(key, None)
-                else:
-                    cells[number][key] = value
+        numbers = self.store.rows("SELECT number FROM blocks WHERE number > ? ORDER BY number DESC", (block,))
+        cells: list[Cells] = [{} for _ in TABLES]
+        for (number,) in numbers:
+            found = self.store.one("SELECT undo FROM blocks WHERE number = ?", (number,))
+            if found is None or found[0] is None:
+                raise InternalError(f"block {number} can't be undone", block=number)
+            for table, key, value in unpack_undo(bytes(found[0])):
+                cells[table][key] = value  # an older block's word is the last
         return cells
+
+    def counts(self, tables: Sequence[str]) -> dict[str, int]:
+        """Rows of tables, by their names in `index_schema`."""
+        found = {table: self.store.one(f"SELECT count(*) FROM {table}") for table in tables}  # noqa: S608 - constants
+        return {table: row[0] if row else 0 for table, row in found.items()}
 
     def names(self) -> dict[int, bytes]:
         """Addresses (20 bytes) and class ids (32) by row number."""
@@ -242,7 +252,8 @@ class Index:
             if not found or found[0].hash != to.hash:
                 return False
             bounds = self.store.one("SELECT min(first_seq), min(first_tx) FROM blocks WHERE number > ?", (to.number,))
-            self.store.save(self._undone(to.number))
+            undone = self.undone(to.number)
+            self.store.save((table, key, value) for table in range(len(TABLES)) for key, value in undone[table].items())
             if bounds is not None and bounds[0] is not None:
                 self._forget_happenings(*bounds)
             self.store.run("DELETE FROM blocks WHERE number > ?", (to.number,))
@@ -284,17 +295,6 @@ class Index:
             (newest, _NO_UNDO),
         )
         self.store.run("UPDATE blocks SET undo = NULL WHERE undo IS NOT NULL AND number <= ?", (newest,))
-
-    def _undone(self, block: int) -> list[tuple[int, Key, Value | None]]:
-        """The cells that blocks after this one changed, as they were after it."""
-        numbers = self.store.rows("SELECT number FROM blocks WHERE number > ? ORDER BY number DESC", (block,))
-        cells: dict[tuple[int, Key], Value | None] = {}
-        for (number,) in numbers:
-            found = self.store.one("SELECT undo FROM blocks WHERE number = ?", (number,))
-            if found is None or found[0] is None:
-                raise InternalError(f"block {number} can't be undone", block=number)
-            cells |= {(table, key): value for table, key, value in unpack_undo(bytes(found[0]))}
-        return [(table, key, value) for (table, key), value in cells.items()]
 
     def _forget_happenings(self, seq: int, tx: int) -> None:
         self.store.run("DELETE FROM mentions WHERE segment > ?", (seq >> SEGMENT_BITS,))

@@ -144,12 +144,13 @@ class Batch:
             self.names.append(bytes.fromhex(topic[26:]))
         return found
 
-    def _item(self, topic: str) -> int:
-        """A class by the 64 digits of its id, with or without 0x."""
-        found = self._items.get(topic)
+    def _item(self, text: str) -> int:
+        """A class by its id: a topic, or the 64 digits of a word of data."""
+        digits = text[2:] if len(text) == 66 else text
+        found = self._items.get(digits)
         if found is None:
-            found = self._items[topic] = len(self.names)
-            self.names.append(_hash(topic if topic.startswith("0x") else "0x" + topic))
+            found = self._items[digits] = len(self.names)
+            self.names.append(_hash("0x" + digits))
         return found
 
     def _put(self, kind: int, *members: Any) -> None:
