@@ -18,6 +18,7 @@ BENCHES = (
     "dht",
     "failover",
     "generate",
+    "index",
     "interference",
     "join",
     "parity",
