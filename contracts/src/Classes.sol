@@ -4,7 +4,6 @@ pragma solidity 0.8.37;
 import {IERC2981} from "@openzeppelin/contracts/interfaces/IERC2981.sol";
 import {IERC1155} from "@openzeppelin/contracts/token/ERC1155/IERC1155.sol";
 import {IERC1155MetadataURI} from "@openzeppelin/contracts/token/ERC1155/extensions/IERC1155MetadataURI.sol";
-import {ERC1155Utils} from "@openzeppelin/contracts/token/ERC1155/utils/ERC1155Utils.sol";
 import {Bytes} from "@openzeppelin/contracts/utils/Bytes.sol";
 import {Strings} from "@openzeppelin/contracts/utils/Strings.sol";
 import {ERC165, IERC165} from "@openzeppelin/contracts/utils/introspection/ERC165.sol";
@@ -207,7 +206,7 @@ abstract contract Classes is Holdings, IERC1155MetadataURI, IERC2981 {
         // forge-lint: disable-next-line(unsafe-typecast) wanted <= limit, which is a uint128
         class.minted = uint128(wanted);
         _make(to, id, amount, class.soulbound);
-        ERC1155Utils.checkOnERC1155Received(msg.sender, address(0), to, id, amount, "");
+        _ask(address(0), to, id, amount);
     }
 
     /// @notice Let an account make up to `allowance` units of a class, from now on; 0 takes the right away.
@@ -219,7 +218,7 @@ abstract contract Classes is Holdings, IERC1155MetadataURI, IERC2981 {
 
     /// @notice Destroy units of the caller's that are not locked for a world. They still count against the cap.
     function burn(uint256 id, uint256 amount) external {
-        _burn(msg.sender, id, amount, _classes[id].soulbound);
+        _burn(msg.sender, id, amount, _isSoulbound(id));
     }
 
     // ------------------------------------------------------------------------------------------------------- updates
@@ -317,7 +316,8 @@ abstract contract Classes is Holdings, IERC1155MetadataURI, IERC2981 {
 
     // ------------------------------------------------------------------------------------------------------ internal
 
-    /// @dev Destroy units of anybody's; the caller made sure that their owner agrees.
+    /// @dev Destroy units of anybody's; the caller made sure that their owner agrees. With `soulbound` false, units of a
+    /// soulbound class are refused as locked.
     function _burn(address owner, uint256 id, uint256 amount, bool soulbound) internal {
         _end(owner, id, amount, soulbound);
         // forge-lint: disable-next-line(unsafe-typecast) amount <= the balance <= minted - burned

@@ -17,15 +17,21 @@ import {ERC165} from "@openzeppelin/contracts/utils/introspection/ERC165.sol";
 abstract contract Holdings is ERC165, IERC1155, IERC1155Errors {
     /// @dev What one account has of one class.
     struct Account {
-        /// @dev the balance in the low 128 bits; in the high ones how much of it is locked, never more than the balance
+        /// @dev the balance in the low 128 bits; in the high ones the most of it that may be locked, never more than the
+        /// balance. That is what is locked, all of a soulbound class included, unless the last lock was released since:
+        /// a release leaves it standing, which spares it a slot, and the next movement that needs more clears it
         uint256 holding;
-        /// @dev what of it is locked for whom; its amounts add up to what is locked, save of a soulbound class
+        /// @dev zero where no world locks anything; or else
+        /// the one world that does, and from bit 160 on until when: it locks what `holding` says;
+        /// or else from bit 224 on how many worlds do: each has its entry in `holds`, and `holding` has their sum
+        uint256 lockers;
+        /// @dev what is locked for whom, where several worlds lock
         mapping(address world => Hold) holds;
-        /// @dev what of it who may spend
+        /// @dev what who may spend
         mapping(address world => Allowance) allowances;
     }
 
-    /// @dev A lock in force, in one storage slot.
+    /// @dev One of several locks in force, in one storage slot.
     struct Hold {
         uint128 amount;
         uint64 until;
@@ -100,18 +106,24 @@ abstract contract Holdings is ERC165, IERC1155, IERC1155Errors {
 
     /// @notice How many of the owner's units can't move: those locked for worlds, and all of a soulbound class.
     function lockedOf(address owner, uint256 id) external view returns (uint256) {
-        return _lockedOf(_accounts[id][owner].holding);
+        Account storage account = _accounts[id][owner];
+        uint256 locked = _boundOf(account.holding);
+        return account.lockers != 0 || _isSoulbound(id) ? locked : 0;
     }
 
     // ------------------------------------------------------------------------------------------------------ movement
 
-    /// @dev Move free units and say so. The caller then asks the receiver, if it is a contract. To oneself too, only
+    /// @dev Move free units and say so. {_ask} comes after it. To oneself too, only
     /// what is free moves.
     function _move(address from, address to, uint256 id, uint256 amount) internal {
         _checkReceiver(to);
-        _take(from, id, amount);
-        _give(to, id, amount);
+        _shift(from, to, id, amount);
         emit TransferSingle(msg.sender, from, to, id, amount);
+    }
+
+    /// @dev Ask a receiver that is a contract whether it takes what it just got.
+    function _ask(address from, address to, uint256 id, uint256 amount) internal {
+        if (to.code.length != 0) ERC1155Utils.checkOnERC1155Received(msg.sender, from, to, id, amount, "");
     }
 
     /// @dev {_move} for several classes, one after another, so that a class named twice can't give more than is free;
@@ -125,8 +137,7 @@ abstract contract Holdings is ERC165, IERC1155, IERC1155Errors {
     ) internal {
         _checkReceiver(to);
         for (uint256 i = 0; i < ids.length; ++i) {
-            _take(from, ids[i], amounts[i]);
-            _give(to, ids[i], amounts[i]);
+            _shift(from, to, ids[i], amounts[i]);
         }
         emit TransferBatch(msg.sender, from, to, ids, amounts);
         if (to.code.length != 0) {
@@ -134,36 +145,39 @@ abstract contract Holdings is ERC165, IERC1155, IERC1155Errors {
         }
     }
 
+    /// @dev Take free units from one account and give them to another, in silence.
+    function _shift(address from, address to, uint256 id, uint256 amount) internal {
+        mapping(address owner => Account) storage accounts = _accounts[id];
+        _take(accounts[from], from, id, amount);
+        // no carry: all balances of a class together stay below 2**128
+        unchecked {
+            accounts[to].holding += amount;
+        }
+    }
+
     /// @dev Take free units from an account.
-    function _take(address from, uint256 id, uint256 amount) internal {
-        Account storage account = _accounts[id][from];
-        uint256 holding = account.holding;
-        _checkFree(from, id, amount, holding);
+    function _take(Account storage account, address owner, uint256 id, uint256 amount) private {
+        uint256 holding = _checkFree(account, owner, id, amount);
         // no borrow: amount <= the balance, the low half
         unchecked {
             account.holding = holding - amount;
         }
     }
 
-    /// @dev Add units to an account.
-    function _give(address to, uint256 id, uint256 amount) internal {
-        // no carry: all balances of a class together stay below 2**128
-        unchecked {
-            _accounts[id][to].holding += amount;
-        }
-    }
-
     /// @dev New units. Those of a soulbound class are locked from the first.
     function _make(address to, uint256 id, uint256 amount, bool soulbound) internal {
         _checkReceiver(to);
-        _give(to, id, soulbound ? amount | amount << 128 : amount);
+        // no carry, as above
+        unchecked {
+            _accounts[id][to].holding += soulbound ? amount | amount << 128 : amount;
+        }
         emit TransferSingle(msg.sender, address(0), to, id, amount);
     }
 
-    /// @dev End free units, or units of a soulbound class.
+    /// @dev End free units, or, of a soulbound class, any.
     function _end(address from, uint256 id, uint256 amount, bool soulbound) internal {
+        Account storage account = _accounts[id][from];
         if (soulbound) {
-            Account storage account = _accounts[id][from];
             uint256 holding = account.holding;
             _checkBalance(from, id, amount, _balanceOf(holding));
             // no borrow: of a soulbound class, both halves are the balance
@@ -171,7 +185,7 @@ abstract contract Holdings is ERC165, IERC1155, IERC1155Errors {
                 account.holding = holding - (amount | amount << 128);
             }
         } else {
-            _take(from, id, amount);
+            _take(account, from, id, amount);
         }
         emit TransferSingle(msg.sender, from, address(0), id, amount);
     }
@@ -192,15 +206,24 @@ abstract contract Holdings is ERC165, IERC1155, IERC1155Errors {
         if (ids.length != values.length) revert ERC1155InvalidArrayLength(ids.length, values.length);
     }
 
-    /// @dev Refuse unless a holding has `amount` units that may move.
-    function _checkFree(address owner, uint256 id, uint256 amount, uint256 holding) internal view {
+    /// @dev Refuse unless `amount` units of an account may move.
+    /// @return holding what the account holds, as if it held nothing locked where its last lock was released and more is
+    /// needed than was free before.
+    function _checkFree(Account storage account, address owner, uint256 id, uint256 amount)
+        internal
+        view
+        returns (uint256 holding)
+    {
+        holding = account.holding;
         uint256 balance = _balanceOf(holding);
         _checkBalance(owner, id, amount, balance);
+        // no borrow: what is locked is never more than the balance
         unchecked {
-            uint256 free = balance - _lockedOf(holding);
+            uint256 free = balance - _boundOf(holding);
             if (amount > free) {
                 if (_isSoulbound(id)) revert Soulbound(id);
-                revert ItemLocked(owner, id, free);
+                if (account.lockers != 0) revert ItemLocked(owner, id, free);
+                return balance;
             }
         }
     }
@@ -215,7 +238,8 @@ abstract contract Holdings is ERC165, IERC1155, IERC1155Errors {
         return holding & type(uint128).max;
     }
 
-    function _lockedOf(uint256 holding) internal pure returns (uint256) {
+    /// @dev The most of a holding that may be locked.
+    function _boundOf(uint256 holding) internal pure returns (uint256) {
         return holding >> 128;
     }
 }

@@ -217,14 +217,18 @@ abstract contract Intents is EIP712 {
     // -------------------------------------------------------------------------------------------------------- hashes
 
     /// @notice The 32 bytes that `intent.from` signs.
-    function hashTransfer(Transfer calldata intent) public view returns (bytes32) {
-        return _hashTypedDataV4(
-            keccak256(
-                abi.encode(
-                    TRANSFER_TYPEHASH, intent.from, intent.to, intent.id, intent.amount, intent.nonce, intent.deadline
-                )
-            )
-        );
+    function hashTransfer(Transfer calldata intent) external view returns (bytes32) {
+        (intent.from, intent.to);
+        return _hashTransfer(intent);
+    }
+
+    /// @dev For callers that read `from` and `to` themselves; see {_hashWords}.
+    function _hashTransfer(Transfer calldata intent) internal view returns (bytes32) {
+        uint256 words;
+        assembly ("memory-safe") {
+            words := intent
+        }
+        return _hashWords(TRANSFER_TYPEHASH, words, 6);
     }
 
     /// @notice The 32 bytes that `intent.from` signs.
@@ -246,47 +250,32 @@ abstract contract Intents is EIP712 {
 
     /// @notice The 32 bytes that `intent.owner` signs.
     function hashLock(Lock calldata intent) public view returns (bytes32) {
-        return _hashTypedDataV4(
-            keccak256(
-                abi.encode(
-                    LOCK_TYPEHASH,
-                    intent.owner,
-                    intent.world,
-                    intent.id,
-                    intent.amount,
-                    intent.until,
-                    intent.nonce,
-                    intent.deadline
-                )
-            )
-        );
+        (intent.owner, intent.world, intent.until);
+        uint256 words;
+        assembly ("memory-safe") {
+            words := intent
+        }
+        return _hashWords(LOCK_TYPEHASH, words, 7);
     }
 
     /// @notice The 32 bytes that `intent.world` signs.
     function hashUnlock(Unlock calldata intent) public view returns (bytes32) {
-        return _hashTypedDataV4(
-            keccak256(
-                abi.encode(UNLOCK_TYPEHASH, intent.owner, intent.world, intent.id, intent.nonce, intent.deadline)
-            )
-        );
+        (intent.owner, intent.world);
+        uint256 words;
+        assembly ("memory-safe") {
+            words := intent
+        }
+        return _hashWords(UNLOCK_TYPEHASH, words, 5);
     }
 
     /// @notice The 32 bytes that `intent.owner` signs.
     function hashSpend(Spend calldata intent) public view returns (bytes32) {
-        return _hashTypedDataV4(
-            keccak256(
-                abi.encode(
-                    SPEND_TYPEHASH,
-                    intent.owner,
-                    intent.world,
-                    intent.id,
-                    intent.max,
-                    intent.until,
-                    intent.nonce,
-                    intent.deadline
-                )
-            )
-        );
+        (intent.owner, intent.world, intent.until);
+        uint256 words;
+        assembly ("memory-safe") {
+            words := intent
+        }
+        return _hashWords(SPEND_TYPEHASH, words, 7);
     }
 
     /// @notice The 32 bytes that `intent.first` and `intent.second` sign.
@@ -313,5 +302,18 @@ abstract contract Intents is EIP712 {
             hashes[i] = keccak256(abi.encode(ITEM_TYPEHASH, items[i].id, items[i].amount));
         }
         return keccak256(abi.encodePacked(hashes));
+    }
+
+    /// @dev The hash of an intent all of whose fields are single words: they stand in calldata as EIP-712 wants them
+    /// encoded. Its caller reads the fields narrower than a word first, because that refuses any with more bits.
+    function _hashWords(bytes32 typeHash, uint256 offset, uint256 count) private view returns (bytes32) {
+        bytes32 hash;
+        assembly ("memory-safe") {
+            let start := mload(0x40)
+            mstore(start, typeHash)
+            calldatacopy(add(start, 0x20), offset, mul(count, 0x20))
+            hash := keccak256(start, add(mul(count, 0x20), 0x20))
+        }
+        return _hashTypedDataV4(hash);
     }
 }

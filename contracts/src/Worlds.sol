@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {ERC1155Utils} from "@openzeppelin/contracts/token/ERC1155/utils/ERC1155Utils.sol";
 import {Classes} from "./Classes.sol";
 import {Intents} from "./Intents.sol";
 
@@ -13,6 +12,10 @@ abstract contract Worlds is Classes, Intents {
     /// it, so this is the longest that its end can hold an item. A week covers a visit of any length that people make
     /// in one go; who stays longer signs again.
     uint64 public constant MAX_LOCK_SECONDS = 7 days;
+
+    /// @dev Where in {Account}'s `lockers` the one lock's end stands, and how the count of several is raised.
+    uint256 private constant UNTIL_AT = 160;
+    uint256 private constant ONE_LOCKER = 1 << 224;
 
     /// @notice `amount` units stay in the owner's wallet, unable to move, until released.
     event Locked(address indexed owner, address indexed world, uint256 indexed id, uint256 amount, uint64 until);
@@ -50,17 +53,7 @@ abstract contract Worlds is Classes, Intents {
         if (world == address(0) || amount == 0) revert EmptyLock(world, amount);
         uint256 latest = block.timestamp + MAX_LOCK_SECONDS;
         if (until <= block.timestamp || until > latest) revert LockTimeOutOfRange(until, latest);
-        Account storage account = _accounts[id][owner];
-        Hold storage hold = account.holds[world];
-        if (hold.amount != 0) revert AlreadyLocked(owner, world, id);
-        uint256 holding = account.holding;
-        _checkFree(owner, id, amount, holding);
-        // forge-lint: disable-next-line(unsafe-typecast) amount <= the balance, a uint128
-        (hold.amount, hold.until) = (uint128(amount), until);
-        // no overflow: what is locked stays within the balance, a uint128
-        unchecked {
-            account.holding = holding + (amount << 128);
-        }
+        _lock(_accounts[id][owner], owner, world, id, amount, until);
         emit Locked(owner, world, id, amount, until);
     }
 
@@ -79,21 +72,69 @@ abstract contract Worlds is Classes, Intents {
 
     /// @notice What is locked for one world, and until when anyone else has to wait; zeros where nothing is.
     function lockOf(address owner, uint256 id, address world) external view returns (uint256 amount, uint64 until) {
-        Hold storage hold = _accounts[id][owner].holds[world];
-        return (hold.amount, hold.until);
+        (amount, until,) = _lockOf(_accounts[id][owner], world);
+    }
+
+    function _lock(Account storage account, address owner, address world, uint256 id, uint256 amount, uint64 until)
+        private
+    {
+        (uint256 before,, uint256 lockers) = _lockOf(account, world);
+        if (before != 0) revert AlreadyLocked(owner, world, id);
+        uint256 holding = _checkFree(account, owner, id, amount);
+        if (lockers == 0) {
+            // the only lock; what the holding says of locked units stands there from one that was released
+            holding = _balanceOf(holding);
+            account.lockers = uint160(world) | uint256(until) << UNTIL_AT;
+        } else {
+            address other = address(uint160(lockers));
+            if (other != address(0)) {
+                // it was the only one so far
+                // forge-lint: disable-next-line(unsafe-typecast) the halves of a holding, and the middle of three fields
+                account.holds[other] = Hold(uint128(_boundOf(holding)), uint64(lockers >> UNTIL_AT));
+                lockers = ONE_LOCKER;
+            }
+            // forge-lint: disable-next-line(unsafe-typecast) amount <= the balance, a uint128
+            account.holds[world] = Hold(uint128(amount), until);
+            account.lockers = lockers + ONE_LOCKER;
+        }
+        // no overflow: what is locked stays within the balance, a uint128
+        unchecked {
+            account.holding = holding + (amount << 128);
+        }
     }
 
     function _unlock(address owner, address world, uint256 id, bool byWorld) private {
         Account storage account = _accounts[id][owner];
-        Hold memory hold = account.holds[world];
-        if (hold.amount == 0) revert NotLocked(owner, world, id);
-        if (!byWorld && block.timestamp < hold.until) revert StillLocked(owner, world, id, hold.until);
-        delete account.holds[world];
-        // no borrow: what is locked is at least this hold
-        unchecked {
-            account.holding -= uint256(hold.amount) << 128;
+        (uint256 amount, uint64 until, uint256 lockers) = _lockOf(account, world);
+        if (amount == 0) revert NotLocked(owner, world, id);
+        if (!byWorld && block.timestamp < until) revert StillLocked(owner, world, id, until);
+        if (lockers < ONE_LOCKER) {
+            account.lockers = 0;
+        } else {
+            delete account.holds[world];
+            // no borrow: it is one of those counted, and what is locked is at least its amount
+            unchecked {
+                account.lockers = lockers - ONE_LOCKER;
+                account.holding -= amount << 128;
+            }
         }
-        emit Unlocked(owner, world, id, hold.amount);
+        emit Unlocked(owner, world, id, amount);
+    }
+
+    /// @dev What is locked for one world, and who locks.
+    function _lockOf(Account storage account, address world)
+        private
+        view
+        returns (uint256 amount, uint64 until, uint256 lockers)
+    {
+        lockers = account.lockers;
+        if (lockers >= ONE_LOCKER) {
+            Hold storage hold = account.holds[world];
+            (amount, until) = (hold.amount, hold.until);
+        } else if (lockers != 0 && address(uint160(lockers)) == world) {
+            // forge-lint: disable-next-line(unsafe-typecast) the middle of three fields
+            (amount, until) = (_boundOf(account.holding), uint64(lockers >> UNTIL_AT));
+        }
     }
 
     // -------------------------------------------------------------------------------------------------------- spends
@@ -133,7 +174,7 @@ abstract contract Worlds is Classes, Intents {
             _burn(owner, id, amount, false);
         } else {
             _move(owner, to, id, amount);
-            ERC1155Utils.checkOnERC1155Received(msg.sender, owner, to, id, amount, "");
+            _ask(owner, to, id, amount);
         }
     }
 

@@ -13,6 +13,7 @@ abstract contract AssetsTest {
 
     uint256 internal constant ALICE_KEY = 0xA11CE;
     uint256 internal constant BOB_KEY = 0xB0B;
+    uint256 internal constant WORLD_KEY = 0x3012D;
     /// @dev Half the order of secp256k1: a signature's s above it has a twin below.
     uint256 internal constant CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141;
     /// @dev Any moment after 1970, so that the past is a valid time too.
@@ -24,7 +25,7 @@ abstract contract AssetsTest {
     address internal alice = vm.addr(ALICE_KEY);
     address internal bob = vm.addr(BOB_KEY);
     address internal issuer = vm.addr(0x155);
-    address internal world = vm.addr(0x3012D);
+    address internal world = vm.addr(WORLD_KEY);
 
     function setUp() public virtual {
         vm.warp(NOW);
@@ -72,6 +73,44 @@ abstract contract AssetsTest {
         returns (Intents.Lock memory)
     {
         return Intents.Lock(owner, world, id, amount, uint64(block.timestamp + 1 days), nonce, block.timestamp + 1 hours);
+    }
+
+    function spendOf(address owner, uint256 id, uint256 max, uint256 nonce)
+        internal
+        view
+        returns (Intents.Spend memory)
+    {
+        return
+            Intents.Spend(owner, world, id, max, uint64(block.timestamp + 1 days), nonce, block.timestamp + 1 hours);
+    }
+
+    function batchOf(address from, address to, uint256[] memory ids, uint256[] memory amounts, uint256 nonce)
+        internal
+        view
+        returns (Intents.BatchTransfer memory)
+    {
+        return Intents.BatchTransfer(from, to, ids, amounts, nonce, block.timestamp + 1 hours);
+    }
+
+    /// @dev Some of one class for some of another, with the same nonce on both sides.
+    function swapOf(
+        address first,
+        address second,
+        uint256 given_,
+        uint256 amount,
+        uint256 taken,
+        uint256 price,
+        uint256 nonce
+    ) internal view returns (Intents.Swap memory) {
+        return Intents.Swap(
+            first, second, items(given_, amount), items(taken, price), nonce, nonce, block.timestamp + 1 hours
+        );
+    }
+
+    /// @dev A list of one item.
+    function items(uint256 id, uint256 amount) internal pure returns (Intents.Item[] memory list) {
+        list = new Intents.Item[](1);
+        list[0] = Intents.Item(id, amount);
     }
 
     function signed(uint256 key, bytes32 digest) internal pure returns (bytes memory) {
