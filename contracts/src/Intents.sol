@@ -197,6 +197,7 @@ abstract contract Intents is EIP712 {
     /// @dev By the account's key, or else, where it is a contract, by whatever that accepts. The key comes first: an
     /// account that delegates by EIP-7702 has both, and most signers have no code whose look-up would be worth its gas.
     function _isSignedBy(address signer, bytes32 hash, bytes calldata signature) private view returns (bool) {
+        // slither-disable-next-line unused-return the third value only adds to the second
         (address recovered, ECDSA.RecoverError problem,) = ECDSA.tryRecoverCalldata(hash, signature);
         if (problem == ECDSA.RecoverError.NoError && recovered == signer) return true;
         return signer.code.length != 0 && SignatureChecker.isValidERC1271SignatureNowCalldata(signer, hash, signature);

@@ -238,4 +238,195 @@ contract LocksTest is AssetsTest {
         eq(assets.balanceOf(alice, id), 7);
         eq(assets.lockedOf(alice, id), 0);
     }
+
+    // ---- several worlds
+
+    function isLocked(uint256 id, uint256 mine, uint256 others, uint256 third) private view {
+        (uint256 a,) = assets.lockOf(alice, id, world);
+        (uint256 b,) = assets.lockOf(alice, id, bob);
+        (uint256 c,) = assets.lockOf(alice, id, issuer);
+        eq(a, mine);
+        eq(b, others);
+        eq(c, third);
+        eq(assets.lockedOf(alice, id), a + b + c);
+    }
+
+    function release(address where, uint256 id) private {
+        vm.prank(where);
+        assets.unlock(alice, where, id);
+    }
+
+    function refusedMove(uint256 id, uint256 amount, uint256 free) private {
+        vm.expectRevert(abi.encodeWithSelector(Holdings.ItemLocked.selector, alice, id, free));
+        vm.prank(alice);
+        assets.safeTransferFrom(alice, bob, id, amount, "");
+    }
+
+    /// Three worlds come and go, in this order and that: each holds its own part, and what is free is what none holds.
+    function test_three_worlds() public {
+        uint256 id = given(alice, 10, 0);
+        lock(alice, ALICE_KEY, world, id, 1, 1);
+        isLocked(id, 1, 0, 0);
+        lock(alice, ALICE_KEY, bob, id, 2, 2);
+        isLocked(id, 1, 2, 0);
+        lock(alice, ALICE_KEY, issuer, id, 4, 3);
+        isLocked(id, 1, 2, 4);
+        refusedMove(id, 4, 3);
+        release(world, id);
+        isLocked(id, 0, 2, 4);
+        refusedMove(id, 5, 4);
+        lock(alice, ALICE_KEY, world, id, 3, 4);
+        isLocked(id, 3, 2, 4);
+        release(issuer, id);
+        release(bob, id);
+        isLocked(id, 3, 0, 0);
+        refusedMove(id, 8, 7);
+        refusedLock(lockOf(alice, id, 1, 5), abi.encodeWithSelector(Worlds.AlreadyLocked.selector, alice, world, id));
+        release(world, id);
+        isLocked(id, 0, 0, 0);
+        lock(alice, ALICE_KEY, bob, id, 10, 6);
+        isLocked(id, 0, 10, 0);
+        refusedMove(id, 1, 0);
+        release(bob, id);
+        vm.prank(alice);
+        assets.safeTransferFrom(alice, bob, id, 10, "");
+        isLocked(id, 0, 0, 0);
+    }
+
+    /// Each world's lock ends at its own time, also the first's, which stood alone at first.
+    function test_each_its_own_time() public {
+        uint256 id = given(alice, 10, 0);
+        Intents.Lock memory first = locked(id, 1, 1);
+        Intents.Lock memory second = lockOf(alice, id, 2, 2);
+        (second.world, second.until) = (bob, uint64(NOW + 2 days));
+        assets.lockWithSignature(second, signed(ALICE_KEY, second));
+        (, uint64 until) = assets.lockOf(alice, id, world);
+        eq(until, first.until);
+        (, until) = assets.lockOf(alice, id, bob);
+        eq(until, second.until);
+        vm.warp(first.until);
+        assets.unlock(alice, world, id);
+        vm.expectRevert(abi.encodeWithSelector(Worlds.StillLocked.selector, alice, bob, id, second.until));
+        assets.unlock(alice, bob, id);
+        vm.warp(second.until);
+        assets.unlock(alice, bob, id);
+        isLocked(id, 0, 0, 0);
+    }
+
+    /// After a release all is free: to move in part, in whole, to burn, to spend, to lock for another world, and more
+    /// may have come in between.
+    function testFuzz_after_a_release(uint8 way, uint128 amount) public {
+        uint256 id = given(alice, 10, 0);
+        locked(id, 8, 1);
+        release(world, id);
+        eq(assets.lockedOf(alice, id), 0);
+        vm.prank(issuer);
+        assets.mint(alice, id, 5);
+        amount = amount % 15 + 1;
+        way %= 4;
+        if (way == 0) {
+            vm.prank(alice);
+            assets.safeTransferFrom(alice, bob, id, amount, "");
+        } else if (way == 1) {
+            vm.prank(alice);
+            assets.burn(id, amount);
+        } else if (way == 2) {
+            Intents.Spend memory intent = spendOf(alice, id, amount, 2);
+            assets.allowSpendWithSignature(intent, signed(ALICE_KEY, assets.hashSpend(intent)));
+            vm.prank(world);
+            assets.spend(alice, id, amount, bob);
+        } else {
+            lock(alice, ALICE_KEY, bob, id, amount, 2);
+            isLocked(id, 0, amount, 0);
+            if (amount < 15) refusedMove(id, 16 - amount, 15 - amount);
+            vm.prank(alice);
+            assets.safeTransferFrom(alice, bob, id, 15 - amount, "");
+            eq(assets.balanceOf(alice, id), amount);
+            return;
+        }
+        eq(assets.balanceOf(alice, id), 15 - amount);
+        eq(assets.lockedOf(alice, id), 0);
+        vm.prank(alice);
+        assets.safeTransferFrom(alice, bob, id, 15 - amount, "");
+        eq(assets.balanceOf(alice, id), 0);
+    }
+
+    /// Nobody has locked anything for the zero address, whatever was locked before.
+    function test_no_world() public {
+        uint256 id = given(alice, 10, 0);
+        locked(id, 8, 1);
+        release(world, id);
+        (uint256 amount, uint64 until) = assets.lockOf(alice, id, address(0));
+        yes(amount == 0 && until == 0);
+        vm.expectRevert(abi.encodeWithSelector(Worlds.NotLocked.selector, alice, address(0), id));
+        assets.unlock(alice, address(0), id);
+    }
+
+    // ---- released by signature
+
+    function releaseOf(uint256 id, uint256 nonce) private view returns (Intents.Unlock memory) {
+        return Intents.Unlock(alice, world, id, nonce, block.timestamp + 1 hours);
+    }
+
+    function refusedRelease(Intents.Unlock memory intent, bytes memory signature, bytes memory reason) private {
+        vm.expectRevert(reason);
+        assets.unlockWithSignature(intent, signature);
+    }
+
+    /// The digest of a release is EIP-712's, spelled out by hand.
+    function test_release_digest() public view {
+        Intents.Unlock memory intent = releaseOf(1, 3);
+        bytes32 body = keccak256(
+            abi.encode(
+                keccak256("Unlock(address owner,address world,uint256 id,uint256 nonce,uint256 deadline)"), intent
+            )
+        );
+        yes(assets.hashUnlock(intent) == typed(body));
+    }
+
+    /// A world releases by signature, through anyone, with a nonce of its own, once.
+    function testFuzz_release_by_signature(uint256 nonce, address anyone) public {
+        uint256 id = given(alice, 10, 0);
+        locked(id, 7, 1);
+        Intents.Unlock memory intent = releaseOf(id, nonce);
+        bytes memory signature = signed(WORLD_KEY, assets.hashUnlock(intent));
+        vm.expectEmit(true, true, true, true);
+        emit Intents.NonceUsed(world, nonce);
+        vm.expectEmit(true, true, true, true);
+        emit Worlds.Unlocked(alice, world, id, 7);
+        vm.prank(anyone);
+        assets.unlockWithSignature(intent, signature);
+        eq(assets.lockedOf(alice, id), 0);
+        yes(assets.isNonceUsed(world, nonce));
+        yes(nonce == 1 || !assets.isNonceUsed(alice, nonce));
+        locked(id, 5, 2);
+        refusedRelease(
+            intent, signature, abi.encodeWithSelector(Intents.NonceAlreadyUsed.selector, world, nonce)
+        );
+        eq(assets.lockedOf(alice, id), 5);
+    }
+
+    /// A release is the world's will alone, unaltered and in time, of something locked.
+    function testFuzz_release_needs_its_signature(uint8 field, uint256 change) public {
+        uint256 id = given(alice, 10, 0);
+        Intents.Unlock memory intent = releaseOf(id, 1);
+        bytes memory signature = signed(WORLD_KEY, assets.hashUnlock(intent));
+        refusedRelease(
+            intent, signature, abi.encodeWithSelector(Worlds.NotLocked.selector, alice, world, id)
+        );
+        locked(id, 7, 1);
+        vm.assume(change != 0);
+        field %= 6;
+        if (field == 0) intent.owner = address(uint160(uint256(uint160(alice)) ^ (change % type(uint160).max + 1)));
+        if (field == 1) intent.id ^= change;
+        if (field == 2) intent.nonce ^= change;
+        if (field == 3) intent.deadline += change % (type(uint256).max - intent.deadline) + 1;
+        if (field == 4) signature = signed(ALICE_KEY, assets.hashUnlock(intent));
+        if (field == 5) signature = signed(BOB_KEY, assets.hashUnlock(intent));
+        refusedRelease(intent, signature, abi.encodeWithSelector(Intents.BadSignature.selector, world));
+        intent = releaseOf(id, 1);
+        vm.warp(intent.deadline + 1);
+        refusedRelease(intent, signature, abi.encodeWithSelector(Intents.IntentExpired.selector, intent.deadline));
+        eq(assets.lockedOf(alice, id), 7);
+    }
 }

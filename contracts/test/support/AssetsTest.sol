@@ -75,6 +75,16 @@ abstract contract AssetsTest {
         return Intents.Lock(owner, world, id, amount, uint64(block.timestamp + 1 days), nonce, block.timestamp + 1 hours);
     }
 
+    /// @dev Lock units of `owner`'s for `where`, for a day.
+    function lock(address owner, uint256 key, address where, uint256 id, uint256 amount, uint256 nonce)
+        internal
+        returns (Intents.Lock memory intent)
+    {
+        intent = lockOf(owner, id, amount, nonce);
+        intent.world = where;
+        assets.lockWithSignature(intent, signed(key, intent));
+    }
+
     function spendOf(address owner, uint256 id, uint256 max, uint256 nonce)
         internal
         view
@@ -111,6 +121,20 @@ abstract contract AssetsTest {
     function items(uint256 id, uint256 amount) internal pure returns (Intents.Item[] memory list) {
         list = new Intents.Item[](1);
         list[0] = Intents.Item(id, amount);
+    }
+
+    /// @dev What EIP-712 makes of a struct's hash in the ledger's domain, spelled out by hand.
+    function typed(bytes32 body) internal view returns (bytes32) {
+        bytes32 domain = keccak256(
+            abi.encode(
+                keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),
+                keccak256("p2pos"),
+                keccak256("1"),
+                block.chainid,
+                address(assets)
+            )
+        );
+        return keccak256(abi.encodePacked(hex"1901", domain, body));
     }
 
     function signed(uint256 key, bytes32 digest) internal pure returns (bytes memory) {

@@ -19,6 +19,8 @@ interface Vm {
     function expectEmit(bool topic1, bool topic2, bool topic3, bool data) external;
     function recordLogs() external;
     function getRecordedLogs() external returns (Log[] memory);
+    function etch(address account, bytes calldata code) external;
+    function signAndAttachDelegation(address implementation, uint256 key) external;
     function label(address account, string calldata name) external;
     function snapshotGasLastCall(string calldata group, string calldata name) external returns (uint256);
 }

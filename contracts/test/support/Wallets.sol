@@ -138,3 +138,35 @@ contract Plain is ERC1155("") {
         _mint(to, id, amount, "");
     }
 }
+
+/// @notice Answers its hooks with the wrong word.
+contract Liar is Receiver {
+    function hook() internal pure override returns (bytes4) {
+        return 0xdeadbeef;
+    }
+}
+
+/// @notice Takes everything and remembers what it was last told.
+contract Watching is ERC1155Holder {
+    bytes public seen;
+
+    function onERC1155Received(address operator, address from, uint256 id, uint256 value, bytes memory data)
+        public
+        override
+        returns (bytes4)
+    {
+        seen = abi.encode(operator, from, id, value, data);
+        return super.onERC1155Received(operator, from, id, value, data);
+    }
+
+    function onERC1155BatchReceived(
+        address operator,
+        address from,
+        uint256[] memory ids,
+        uint256[] memory values,
+        bytes memory data
+    ) public override returns (bytes4) {
+        seen = abi.encode(operator, from, ids, values, data);
+        return super.onERC1155BatchReceived(operator, from, ids, values, data);
+    }
+}
