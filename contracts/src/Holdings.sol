@@ -128,13 +128,9 @@ abstract contract Holdings is ERC165, IERC1155, IERC1155Errors {
 
     /// @dev {_move} for several classes, one after another, so that a class named twice can't give more than is free;
     /// then ask the receiver.
-    function _moveMany(
-        address from,
-        address to,
-        uint256[] calldata ids,
-        uint256[] calldata amounts,
-        bytes memory data
-    ) internal {
+    function _moveMany(address from, address to, uint256[] calldata ids, uint256[] calldata amounts, bytes memory data)
+        internal
+    {
         _checkReceiver(to);
         for (uint256 i = 0; i < ids.length; ++i) {
             _shift(from, to, ids[i], amounts[i]);

@@ -89,9 +89,7 @@ contract BatchesTest is AssetsTest {
             abi.encodeWithSelector(IERC1155Errors.ERC1155InvalidArrayLength.selector, 2, 3)
         );
         (ids, amounts) = lists(33, id, 0);
-        refusedBatch(
-            batchOf(alice, bob, ids, amounts, 1), abi.encodeWithSelector(Assets.TooManyItems.selector, 33, 32)
-        );
+        refusedBatch(batchOf(alice, bob, ids, amounts, 1), abi.encodeWithSelector(Assets.TooManyItems.selector, 33, 32));
         eq(assets.balanceOf(alice, id), 10);
     }
 

@@ -25,7 +25,8 @@ contract DelegationTest is AssetsTest {
 
     /// The key still signs, whatever the account runs: nothing, a wallet of others, or one that answers with a bomb.
     function test_the_key_signs() public {
-        address[3] memory codes = [address(new Mute()), address(new JointWallet(bob, issuer)), address(new BombWallet())];
+        address[3] memory codes =
+            [address(new Mute()), address(new JointWallet(bob, issuer)), address(new BombWallet())];
         for (uint256 i = 0; i < 3; ++i) {
             delegate(codes[i]);
             Intents.Transfer memory intent = transferOf(alice, bob, id, 1, i);

@@ -227,7 +227,10 @@ contract IssuingTest is AssetsTest {
         emit IERC1155.URI(string.concat(OLD, "0000000000000000000000000000000000000000000000000000000000000abc"), id);
         vm.prank(issuer);
         assets.updateClass(id, bytes32(uint256(0xabc)));
-        eq(bytes(assets.uri(id)), bytes(string.concat(OLD, "0000000000000000000000000000000000000000000000000000000000000abc")));
+        eq(
+            bytes(assets.uri(id)),
+            bytes(string.concat(OLD, "0000000000000000000000000000000000000000000000000000000000000abc"))
+        );
     }
 
     /// A delayed update takes effect from its announced second on, by anyone, once.

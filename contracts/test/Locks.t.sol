@@ -400,9 +400,7 @@ contract LocksTest is AssetsTest {
         yes(assets.isNonceUsed(world, nonce));
         yes(nonce == 1 || !assets.isNonceUsed(alice, nonce));
         locked(id, 5, 2);
-        refusedRelease(
-            intent, signature, abi.encodeWithSelector(Intents.NonceAlreadyUsed.selector, world, nonce)
-        );
+        refusedRelease(intent, signature, abi.encodeWithSelector(Intents.NonceAlreadyUsed.selector, world, nonce));
         eq(assets.lockedOf(alice, id), 5);
     }
 
@@ -411,9 +409,7 @@ contract LocksTest is AssetsTest {
         uint256 id = given(alice, 10, 0);
         Intents.Unlock memory intent = releaseOf(id, 1);
         bytes memory signature = signed(WORLD_KEY, assets.hashUnlock(intent));
-        refusedRelease(
-            intent, signature, abi.encodeWithSelector(Worlds.NotLocked.selector, alice, world, id)
-        );
+        refusedRelease(intent, signature, abi.encodeWithSelector(Worlds.NotLocked.selector, alice, world, id));
         locked(id, 7, 1);
         vm.assume(change != 0);
         field %= 6;

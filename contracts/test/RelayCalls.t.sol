@@ -53,16 +53,14 @@ contract RelayCallsTest is AssetsTest {
         Intents.Lock memory hold = lockOf(alice, id, 3, 2);
         calls[2] = abi.encodeCall(assets.lockWithSignature, (hold, signed(ALICE_KEY, hold)));
         Intents.Unlock memory release = Intents.Unlock(alice, world, id, 3, block.timestamp);
-        calls[3] =
-            abi.encodeCall(assets.unlockWithSignature, (release, signed(WORLD_KEY, assets.hashUnlock(release))));
+        calls[3] = abi.encodeCall(assets.unlockWithSignature, (release, signed(WORLD_KEY, assets.hashUnlock(release))));
         Intents.Spend memory permission = spendOf(alice, id, 3, 4);
         calls[4] = abi.encodeCall(
             assets.allowSpendWithSignature, (permission, signed(ALICE_KEY, assets.hashSpend(permission)))
         );
         Intents.Swap memory swap = swapOf(alice, bob, id, 1, gold, 5, 5);
         bytes32 hash = assets.hashSwap(swap);
-        calls[5] =
-            abi.encodeCall(assets.swapWithSignatures, (swap, signed(ALICE_KEY, hash), signed(BOB_KEY, hash)));
+        calls[5] = abi.encodeCall(assets.swapWithSignatures, (swap, signed(ALICE_KEY, hash), signed(BOB_KEY, hash)));
         vm.expectEmit(true, true, true, true);
         emit IERC1155.TransferSingle(world, alice, bob, id, 1);
         vm.prank(world);

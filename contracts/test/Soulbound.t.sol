@@ -92,9 +92,7 @@ contract SoulboundTest is AssetsTest {
 
     /// More than there is is refused as that; nothing can be moved, as of any class.
     function test_edges() public {
-        vm.expectRevert(
-            abi.encodeWithSelector(IERC1155Errors.ERC1155InsufficientBalance.selector, alice, 10, 11, id)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IERC1155Errors.ERC1155InsufficientBalance.selector, alice, 10, 11, id));
         vm.prank(alice);
         assets.safeTransferFrom(alice, bob, id, 11, "");
         vm.prank(alice);

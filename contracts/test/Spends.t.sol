@@ -178,9 +178,7 @@ contract SpendsTest is AssetsTest {
         vm.expectRevert(locked);
         vm.prank(world);
         assets.spend(alice, id, 4, address(0));
-        vm.expectRevert(
-            abi.encodeWithSelector(IERC1155Errors.ERC1155InsufficientBalance.selector, alice, 10, 11, id)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IERC1155Errors.ERC1155InsufficientBalance.selector, alice, 10, 11, id));
         vm.prank(world);
         assets.spend(alice, id, 11, world);
         isLeft(id, 20, intent.until);
@@ -205,8 +203,7 @@ contract SpendsTest is AssetsTest {
         // a lock has the same fields and another name
         if (field == 6) {
             signature = signed(
-                ALICE_KEY,
-                Intents.Lock(alice, world, id, intent.max, intent.until, intent.nonce, intent.deadline)
+                ALICE_KEY, Intents.Lock(alice, world, id, intent.max, intent.until, intent.nonce, intent.deadline)
             );
         }
         vm.expectRevert(abi.encodeWithSelector(Intents.BadSignature.selector, alice));
@@ -239,10 +236,7 @@ contract SpendsTest is AssetsTest {
         vm.prank(address(greedy));
         assets.spend(alice, id, 2, address(greedy));
         yes(greedy.tried() && !greedy.succeeded());
-        eq(
-            greedy.answer(),
-            abi.encodeWithSelector(Worlds.SpendNotAllowed.selector, alice, address(greedy), id, 1)
-        );
+        eq(greedy.answer(), abi.encodeWithSelector(Worlds.SpendNotAllowed.selector, alice, address(greedy), id, 1));
         eq(assets.balanceOf(address(greedy), id), 2);
         allowed(id, 5, 2);
         address refusing = address(new Refusing());

@@ -147,9 +147,7 @@ contract StandardTest is AssetsTest {
         vm.prank(alice);
         assets.safeTransferFrom(alice, alice, id, 10, "");
         eq(assets.balanceOf(alice, id), 10);
-        vm.expectRevert(
-            abi.encodeWithSelector(IERC1155Errors.ERC1155InsufficientBalance.selector, alice, 10, 11, id)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IERC1155Errors.ERC1155InsufficientBalance.selector, alice, 10, 11, id));
         vm.prank(alice);
         assets.safeTransferFrom(alice, alice, id, 11, "");
     }

@@ -72,7 +72,8 @@ abstract contract AssetsTest {
         view
         returns (Intents.Lock memory)
     {
-        return Intents.Lock(owner, world, id, amount, uint64(block.timestamp + 1 days), nonce, block.timestamp + 1 hours);
+        return
+            Intents.Lock(owner, world, id, amount, uint64(block.timestamp + 1 days), nonce, block.timestamp + 1 hours);
     }
 
     /// @dev Lock units of `owner`'s for `where`, for a day.
@@ -90,8 +91,7 @@ abstract contract AssetsTest {
         view
         returns (Intents.Spend memory)
     {
-        return
-            Intents.Spend(owner, world, id, max, uint64(block.timestamp + 1 days), nonce, block.timestamp + 1 hours);
+        return Intents.Spend(owner, world, id, max, uint64(block.timestamp + 1 days), nonce, block.timestamp + 1 hours);
     }
 
     function batchOf(address from, address to, uint256[] memory ids, uint256[] memory amounts, uint256 nonce)

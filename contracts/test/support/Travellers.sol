@@ -6,8 +6,9 @@ import {Intents} from "../../src/Intents.sol";
 import {Classes} from "../../src/Classes.sol";
 import {Vm} from "./Vm.sol";
 
-/// @notice Who acts in the invariant tests: three accounts with keys that mint, send, sign, relay, replay, cancel, lock,
-/// release and wait, in any order and with any arguments, sensible or not. It keeps books of its own to compare with.
+/// @notice Who acts in the invariant tests: three accounts with keys that mint, send, sign, relay, replay, swap, burn,
+/// cancel, lock, release, allow, spend and wait, in any order and with any arguments, sensible or not. It keeps books of
+/// its own to compare with.
 contract Travellers {
     Vm private constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
     uint256 private constant CAP = 1_000;
@@ -17,14 +18,22 @@ contract Travellers {
     uint256 private constant RELAY_GAS = 150_000;
 
     Assets public immutable assets;
-    /// @notice One class with a cap, one without.
-    uint256[2] public ids;
+    /// @notice One class with a cap, one without, one soulbound. This contract issued them.
+    uint256[3] public ids;
     address[3] public travellers;
     address[2] public worlds;
     /// @notice How often a nonce took effect.
     mapping(address owner => mapping(uint256 nonce => uint256 times)) public uses;
     /// @notice What each class's mints came to.
     mapping(uint256 id => uint256 amount) public minted;
+    /// @notice What each class's burns came to.
+    mapping(uint256 id => uint256 amount) public burned;
+    /// @notice What each holder was given of a class and burned themselves.
+    mapping(uint256 id => mapping(address owner => uint256 amount)) public given;
+    mapping(uint256 id => mapping(address owner => uint256 amount)) public destroyed;
+    /// @notice What a world was last allowed, and has taken since.
+    mapping(address owner => mapping(uint256 id => mapping(address world => uint256 amount))) public allowed;
+    mapping(address owner => mapping(uint256 id => mapping(address world => uint256 amount))) public taken;
     /// @notice A movement that a lock should have stopped, or an intent that took effect without its nonce.
     bool public broken;
 
@@ -38,20 +47,24 @@ contract Travellers {
             travellers[i] = vm.addr(key(i));
         }
         worlds = [vm.addr(0x301), vm.addr(0x302)];
-        ids[0] = assets.createClass("capped", Classes.Terms(uint128(CAP), false, Classes.Policy.FROZEN, 0, address(0), 0), 0);
+        ids[0] = assets.createClass(
+            "capped", Classes.Terms(uint128(CAP), false, Classes.Policy.FROZEN, 0, address(0), 0), 0
+        );
         ids[1] = assets.createClass("currency", Classes.Terms(0, false, Classes.Policy.FROZEN, 0, address(0), 0), 0);
+        ids[2] = assets.createClass("bound", Classes.Terms(0, true, Classes.Policy.FROZEN, 0, address(0), 0), 0);
         for (uint256 i = 0; i < 3; ++i) {
-            assets.mint(travellers[i], ids[0], CAP / 5);
-            assets.mint(travellers[i], ids[1], CAP * 5);
+            make(travellers[i], ids[0], CAP / 5);
+            make(travellers[i], ids[1], CAP * 5);
+            make(travellers[i], ids[2], CAP);
+            assets.setMinter(ids[i], worlds[0], type(uint128).max);
         }
-        (minted[ids[0]], minted[ids[1]]) = (CAP / 5 * 3, CAP * 15);
     }
 
     function key(uint256 who) private pure returns (uint256) {
         return 0xA110 + who % 3;
     }
 
-    /// @dev Run by every action: what was locked before is still there after, whatever the action was.
+    /// @dev Run by every action: what worlds had locked before is still there after, whatever the action was.
     modifier lockedStays() {
         uint256[6] memory balances;
         uint256[6] memory locks;
@@ -66,21 +79,34 @@ contract Travellers {
         }
     }
 
-    function mint(uint256 to, uint256 which, uint256 amount) external lockedStays {
-        uint256 id = ids[which % 2];
-        amount %= CAP / 2;
-        assets.mint(travellers[to % 3], id, amount);
+    function make(address to, uint256 id, uint256 amount) private {
+        assets.mint(to, id, amount);
         minted[id] += amount;
+        given[id][to] += amount;
+    }
+
+    function mint(uint256 to, uint256 which, uint256 amount, bool byMinter) external lockedStays {
+        if (byMinter) vm.prank(worlds[0]);
+        make(travellers[to % 3], ids[which % 3], amount % (CAP / 2));
+    }
+
+    function burn(uint256 who, uint256 which, uint256 amount) external lockedStays {
+        (address owner, uint256 id) = (travellers[who % 3], ids[which % 3]);
+        amount %= CAP / 4;
+        vm.prank(owner);
+        assets.burn(id, amount);
+        burned[id] += amount;
+        destroyed[id][owner] += amount;
     }
 
     function send(uint256 from, uint256 to, uint256 which, uint256 amount) external lockedStays {
         vm.prank(travellers[from % 3]);
-        assets.safeTransferFrom(travellers[from % 3], travellers[to % 3], ids[which % 2], amount % CAP, "");
+        assets.safeTransferFrom(travellers[from % 3], travellers[to % 3], ids[which % 3], amount % CAP, "");
     }
 
     function sendBatch(uint256 from, uint256 to, uint256 first, uint256 second, uint256 amount) external lockedStays {
         (uint256[] memory batch, uint256[] memory amounts) = (new uint256[](2), new uint256[](2));
-        (batch[0], batch[1]) = (ids[first % 2], ids[second % 2]);
+        (batch[0], batch[1]) = (ids[first % 3], ids[second % 3]);
         (amounts[0], amounts[1]) = (amount % CAP, (amount >> 128) % CAP);
         vm.prank(travellers[from % 3]);
         assets.safeBatchTransferFrom(travellers[from % 3], travellers[to % 3], batch, amounts, "");
@@ -109,7 +135,7 @@ contract Travellers {
             (intents[i], sigs[i]) = signed(from, to, which, amount >> (i * 64), nonce + i / 2);
             before[i] = assets.isNonceUsed(intents[i].from, intents[i].nonce);
         }
-        uint256 succeeded = assets.relay(intents, sigs, RELAY_GAS);
+        uint256 succeeded = carry(intents, sigs);
         // the first two share a nonce: at most one of them took effect
         for (uint256 i = 1; i < 3; ++i) {
             if (!before[i] && assets.isNonceUsed(intents[i].from, intents[i].nonce)) {
@@ -118,6 +144,16 @@ contract Travellers {
             }
         }
         if (succeeded != expected) broken = true;
+    }
+
+    /// @dev One way of relaying or the other.
+    function carry(Intents.Transfer[] memory intents, bytes[] memory sigs) private returns (uint256) {
+        if (intents[0].nonce % 2 == 0) return assets.relay(intents, sigs, RELAY_GAS);
+        bytes[] memory calls = new bytes[](3);
+        for (uint256 i = 0; i < 3; ++i) {
+            calls[i] = abi.encodeCall(assets.transferWithSignature, (intents[i], sigs[i]));
+        }
+        return assets.relayCalls(calls, RELAY_GAS);
     }
 
     function cancel(uint256 who, uint256 nonce) external lockedStays {
@@ -135,8 +171,8 @@ contract Travellers {
         Intents.Lock memory intent = Intents.Lock({
             owner: travellers[who % 3],
             world: worlds[where % 2],
-            id: ids[which % 2],
-            amount: amount % CAP,
+            id: ids[which % 16 % 3],
+            amount: amount % (CAP / 10),
             until: uint64(block.timestamp + time % 8 days),
             nonce: (1 << 128) + nonce % (1 << 64),
             deadline: block.timestamp
@@ -146,13 +182,100 @@ contract Travellers {
         ++uses[intent.owner][intent.nonce];
     }
 
-    function release(uint256 who, uint256 where, uint256 which, bool asWorld) external lockedStays {
-        if (asWorld) vm.prank(worlds[where % 2]);
-        assets.unlock(travellers[who % 3], worlds[where % 2], ids[which % 2]);
+    /// @dev One of the locks in force, where there is any.
+    function release(uint256 start, uint256 who) external lockedStays {
+        for (uint256 i = 0; i < 12; ++i) {
+            (address owner, address world, uint256 id) = visit(start % 12 + i);
+            (uint256 amount,) = assets.lockOf(owner, id, world);
+            if (amount == 0 && i < 11) continue;
+            if (who % 4 != 0) vm.prank(world);
+            assets.unlock(owner, world, id);
+            return;
+        }
+    }
+
+    function visit(uint256 number) private view returns (address owner, address world, uint256 id) {
+        return (travellers[number % 3], worlds[number / 3 % 2], ids[number / 6 % 2]);
     }
 
     function wait(uint256 time) external lockedStays {
         vm.warp(block.timestamp + time % 2 days);
+    }
+
+    /// @dev A swap with oneself, too, and with a nonce used before.
+    function swap(uint256 first, uint256 second, uint256 which, uint256 amounts, uint256 nonce) external lockedStays {
+        first %= 3;
+        second = (first + second % 8) % 3;
+        Intents.Swap memory intent = Intents.Swap({
+            first: travellers[first],
+            second: travellers[second],
+            firstGives: some(which, amounts, 3),
+            secondGives: some(which >> 128, amounts >> 128, 2),
+            firstNonce: nonce >> 8,
+            secondNonce: nonce % 8 == 0 ? FIRST_NONCE : nonce >> 8,
+            deadline: block.timestamp
+        });
+        bytes32 hash = assets.hashSwap(intent);
+        bytes memory one = bySignature(first, hash);
+        assets.swapWithSignatures(intent, one, bySignature(second, hash));
+        ++uses[intent.first][intent.firstNonce];
+        ++uses[intent.second][intent.secondNonce];
+    }
+
+    /// @dev None to two items, each of one of the first few classes.
+    function some(uint256 which, uint256 amounts, uint256 classes) private view returns (Intents.Item[] memory list) {
+        list = new Intents.Item[](amounts % 3);
+        for (uint256 i = 0; i < list.length; ++i) {
+            list[i] = Intents.Item(ids[(which >> (8 * i)) % 16 % classes], (amounts >> (64 * i)) % (CAP / 20));
+        }
+    }
+
+    function allow(uint256 who, uint256 where, uint256 which, uint256 max, uint256 time, uint256 nonce)
+        external
+        lockedStays
+    {
+        Intents.Spend memory intent = Intents.Spend({
+            owner: travellers[who % 3],
+            world: worlds[where % 2],
+            id: ids[which % 3],
+            max: max % (CAP / 2),
+            until: uint64(block.timestamp + time % 4 days),
+            nonce: (1 << 129) + nonce % (1 << 64),
+            deadline: block.timestamp
+        });
+        assets.allowSpendWithSignature(intent, bySignature(who, assets.hashSpend(intent)));
+        ++uses[intent.owner][intent.nonce];
+        allowed[intent.owner][intent.id][intent.world] = intent.max;
+        taken[intent.owner][intent.id][intent.world] = 0;
+    }
+
+    /// @dev By one of the worlds that are allowed to, where there is any.
+    function spend(uint256 start, uint256 amount, uint256 to) external lockedStays {
+        for (uint256 i = 0; i < 12; ++i) {
+            (address owner, address world, uint256 id) = visit(start % 12 + i);
+            (uint256 left, uint64 until) = assets.spendAllowance(owner, id, world);
+            if (left == 0 && i < 11) continue;
+            address receiver = to % 4 == 3 ? address(0) : travellers[to % 4];
+            amount %= left + 2;
+            vm.prank(world);
+            assets.spend(owner, id, amount, receiver);
+            if (block.timestamp >= until) broken = true;
+            taken[owner][id][world] += amount;
+            if (receiver == address(0)) burned[id] += amount;
+            return;
+        }
+    }
+
+    function revoke(uint256 who, uint256 where, uint256 which) external lockedStays {
+        vm.prank(travellers[who % 3]);
+        assets.revokeSpend(worlds[where % 2], ids[which % 3]);
+        allowed[travellers[who % 3]][ids[which % 3]][worlds[where % 2]] = 0;
+        taken[travellers[who % 3]][ids[which % 3]][worlds[where % 2]] = 0;
+    }
+
+    function bySignature(uint256 who, bytes32 hash) private pure returns (bytes memory) {
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key(who), hash);
+        return abi.encodePacked(r, s, v);
     }
 
     function signed(uint256 from, uint256 to, uint256 which, uint256 amount, uint256 nonce)
@@ -162,7 +285,7 @@ contract Travellers {
         intent = Intents.Transfer({
             from: travellers[from % 3],
             to: travellers[to % 3],
-            id: ids[which % 2],
+            id: ids[which % 3],
             amount: amount % CAP,
             nonce: FIRST_NONCE + nonce % NONCES,
             deadline: block.timestamp + 1 days
