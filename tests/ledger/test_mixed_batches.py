@@ -2,8 +2,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from p2pos.ledger.typed_data import BatchTransfer, Item, Lock, Spend, Swap, Unlock
-from tests.ledger.chains import ALICE, BOB, CAROL, FAR, Ground, person
+from p2pos.ledger import calldata
+from p2pos.ledger.terms import Terms
+from p2pos.ledger.typed_data import MAX_ITEMS, BatchTransfer, Item, Lock, Spend, Swap, Unlock
+from p2pos.types import Address
+from tests.ledger.chains import ALICE, BOB, CAROL, FAR, OPERATOR, Ground, person
 from tests.ledger.submitting import Service
 
 ALONE = person("nobody else")
@@ -53,6 +56,48 @@ def test_every_kind_alone(ground, tmp_path):
     assert service.states(*intents) == ["settled"] * 6
     assert len({service.queue.status(intent.id).transaction for intent in intents}) == 6
     service.queue.close()
+
+
+def make_classes(ground: Ground, count: int, first: Address, second: Address) -> list[int]:
+    """Classes by the operator, of the first half of which one has some and of the second half the other."""
+    chain, terms = ground.chain, Terms(0)
+    nonce, fees = chain.nonce(OPERATOR.address), chain.fees()
+    salts = [number.to_bytes(32, "big") for number in range(1, count + 1)]
+    ids = [calldata.class_id(OPERATOR.address, salt) for salt in salts]
+    calls = [calldata.create_class(salt, terms, bytes(32)) for salt in salts]
+    calls += [calldata.mint(first if at < count // 2 else second, id_, 10) for at, id_ in enumerate(ids)]
+    raws = []
+    for at, data in enumerate(calls):
+        fields = chain.transaction_fields(data, to=chain.contract, nonce=nonce + at, gas=200_000, fees=fees)
+        raws.append(OPERATOR.sign_transaction(fields).raw)
+    assert not any(chain.send_raw(raws))
+    while ground.anvil.in_pool():
+        ground.anvil.mine()
+    return ids
+
+
+def test_the_grants_cover_the_dearest_of_each_kind(ground, service):
+    """With all storage new and as many items as the contract takes, each kind settles within what a batch grants it."""
+    rich, poor = person("rich in classes"), person("poor in classes")
+    until = ground.chain.head().timestamp + 1000
+    ids = make_classes(ground, 2 * MAX_ITEMS, rich.address, poor.address)
+    hers, his = tuple(ids[:MAX_ITEMS]), tuple(ids[MAX_ITEMS:])
+    world = person("a new world")
+    ones = (1,) * MAX_ITEMS
+    given = [tuple([Item(id_, 1) for id_ in row]) for row in (hers, his)]
+    intents = [
+        ground.sign(BatchTransfer(rich.address, person("heir").address, hers, ones, 1, FAR), rich),
+        ground.sign(Swap(rich.address, poor.address, *given, 1 << 9, 1 << 9, FAR), rich, poor),
+        ground.sign(Lock(rich.address, world.address, hers[0], 1, until, 1 << 10, FAR), rich),
+        ground.sign(Spend(rich.address, world.address, hers[1], 1, until, 1 << 11, FAR), rich),
+        ground.sign(Unlock(rich.address, world.address, hers[0], 1, FAR), world),
+        ground.transfer(person("stranger").address, by=rich, nonce=1 << 12, id_=hers[2]),
+    ]
+    service.accept(*intents)
+    service.run()
+    assert service.states(*intents) == ["settled"] * len(intents)
+    # more than three that are each granted what the swap may take pass a transaction's limit
+    assert len({service.queue.status(intent.id).transaction for intent in intents}) == 2
 
 
 def test_those_that_fail_are_told_apart_by_their_place(ground, service):
