@@ -24,12 +24,15 @@ from p2pos.ledger import relayer as service
 from p2pos.ledger.chain import Chain
 from p2pos.ledger.client import RelayerClient
 from p2pos.ledger.fees import from_gwei
-from p2pos.ledger.queue import Queue
+from p2pos.ledger.limits import Limits
+from p2pos.ledger.queue import MAX_WAITING, Queue
 from p2pos.ledger.relayer_http import application
 from p2pos.ledger.submitter import MAX_BATCH, Submitter
 from p2pos.ledger.wallet import Wallets
 from p2pos.types import Address
 
+SIGNER_WAITING = MAX_WAITING // 2
+"""Nobody fills the queue alone."""
 LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 
 
@@ -52,6 +55,23 @@ def relayer() -> None:
 @click.option(
     "--max-batch", type=click.IntRange(1, MAX_BATCH), default=MAX_BATCH, show_default=True, help="Intents per batch."
 )
+@click.option(
+    "--signer-waiting",
+    type=click.IntRange(0),
+    default=SIGNER_WAITING,
+    show_default=True,
+    help="Intents of one signer that may wait. 0: no limit.",
+)
+@click.option(
+    "--signer-rate", type=click.FloatRange(0), default=0.0, help="Intents of one signer per minute. Default: no limit."
+)
+@click.option(
+    "--signer-burst",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Intents of one signer that may come at once, where --signer-rate is given.",
+)
 @click.option("--leash", "leashed", is_flag=True, help="Shut down when standard input ends.")
 @fd_option
 @with_settings("rpc_url", "contract", "passphrase_file", "max_fee")
@@ -61,6 +81,9 @@ def run(
     listen: str,
     names: tuple[str, ...],
     max_batch: int,
+    signer_waiting: int,
+    signer_rate: float,
+    signer_burst: int,
     leashed: bool,
     passphrase_fd: int | None,
 ) -> None:
@@ -87,7 +110,9 @@ def run(
             max_fee=from_gwei(settings.max_fee),
         )
         submitter.bind()
-        trio.run(_serve, service.Relayer(chain, store, submitter), submitter.senders, listener, leashed)
+        limits = Limits(signer_waiting, signer_rate, signer_burst)
+        relayer_ = service.Relayer(chain, store, submitter, limits=limits, process=True)
+        trio.run(_serve, relayer_, submitter.senders, listener, leashed)
     finally:
         store.close()
         listener.close()
@@ -102,14 +127,7 @@ def status(settings: Settings, as_json: bool) -> None:
     if as_json:
         print_json(summary)
         return
-    rows = [
-        ("chain", f"{summary['chain_id']}, block {summary['head']}"),
-        ("contract", summary["contract"]),
-        *[("sender", f"{one['address']}, coin {_coin(one['balance_wei'])}") for one in summary["senders"]],
-        *[(state, str(count)) for state, count in summary["intents"].items()],
-        ("open batches", str(summary["open_batches"])),
-        ("trouble", summary["trouble"] or "none"),
-    ]
+    rows = _rows(summary)
     if sys.stdout.isatty():
         table = Table(box=None, show_header=False, pad_edge=False)
         for row in rows:
@@ -118,6 +136,40 @@ def status(settings: Settings, as_json: bool) -> None:
     else:
         for key, value in rows:
             click.echo(f"{key}\t{value}")
+
+
+def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """What `status` shows, line by line."""
+    since = summary["since_start"]
+    refused = ", ".join(f"{count} {reason}" for reason, count in since["refused"].items() if count)
+    return [
+        ("chain", f"{summary['chain_id']}, block {summary['head']}, the last {summary['no_block_for_s']:.0f} s ago"),
+        ("contract", summary["contract"]),
+        *[("end point", _end_point(each)) for each in summary["rpc"]],
+        *[
+            ("sender", f"{one['address']}, coin {_coin(one['balance_wei'])}, {one['open_batches']} batches under way")
+            for one in summary["senders"]
+        ],
+        *[(state, str(count)) for state, count in summary["intents"].items()],
+        ("oldest waits", f"{summary['queue_age_s']:.0f} s; room for {summary['room']} more"),
+        ("since start", f"{since['accepted']} accepted, {since['settled']} settled, {since['failed']} failed"),
+        ("refused", refused or "none"),
+        (
+            "spent",
+            f"{_coin(since['fee_wei'])} for {since['gas']} gas; {since['transactions']} transactions signed",
+        ),
+        ("replaced", f"{since['replacements']} transactions, by ones with a higher fee"),
+        ("trouble", summary["trouble"] or "none"),
+    ]
+
+
+def _end_point(each: dict[str, Any]) -> str:
+    words = [each["name"], each["state"]]
+    if each["in_use"]:
+        words.append("in use")
+    if each["because"]:
+        words.append(each["because"])
+    return ", ".join(words)
 
 
 async def _serve(relayer_: service.Relayer, senders: list[Address], listener: socket.socket, leashed: bool) -> None:

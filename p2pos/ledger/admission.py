@@ -4,11 +4,14 @@ Synchronous; runs in a thread, beside the one that submits.
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from p2pos.errors import P2posError, UnavailableError
 from p2pos.ledger.chain import Chain
+from p2pos.ledger.figures import Figures
 from p2pos.ledger.intents import Refusal, RefusedError, SignedIntent, check
+from p2pos.ledger.limits import LimitedError, Limiter, Limits
 from p2pos.ledger.queue import MAX_WAITING, Queue, Status
 from p2pos.types import Address
 
@@ -18,8 +21,19 @@ Outcome = Status | P2posError
 class Admission:
     """One queue's door."""
 
-    def __init__(self, chain: Chain, queue: Queue, sender: Address, *, preflight: bool = True) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        queue: Queue,
+        sender: Address,
+        *,
+        preflight: bool = True,
+        limits: Limits | None = None,
+        figures: Figures | None = None,
+    ) -> None:
         """`sender` is who would submit; without `preflight` the chain is asked only about contract wallets."""
+        self._limiter = Limiter(limits or Limits())
+        self._figures = figures or Figures()
         self._chain = chain
         self._domain = chain.domain
         self._queue = queue
@@ -39,11 +53,14 @@ class Admission:
         outcomes: dict[int, Outcome] = {}
         fresh: dict[str, list[int]] = {}
         now_s = max(chain_s, time.time())
+        waiting = self._waiting(len(intents))
         for index, intent in enumerate(intents):
             try:
                 check(intent, self._domain, now_s=now_s, contract_wallets=None)
                 known = self._known(intent)
-            except RefusedError as exc:
+                if known is None:
+                    self._limiter.require(_signers(intent), waiting, time.monotonic())
+            except (RefusedError, LimitedError) as exc:
                 outcomes[index] = exc
             else:
                 if known is None:
@@ -52,9 +69,15 @@ class Admission:
                     outcomes[index] = known
         new = [intents[places[0]] for places in fresh.values()]
         found = self._refused(new, now_s)
-        taken = self._take([intent for intent in new if intent.id not in found], found)
+        taken = self._take([intent for intent in new if intent.id not in found], found, waiting)
         outcomes.update((index, taken[id_]) for id_, places in fresh.items() for index in places)
         return [outcomes[index] for index in range(len(intents))]
+
+    def _waiting(self, more: int) -> Counter[Address]:
+        """How much of each signer waits, where that can matter."""
+        if self._limiter.asks_who_waits(self._queue.unsettled() + more):
+            return self._queue.waiting_by_signer()
+        return Counter()
 
     def _known(self, intent: SignedIntent) -> Status | None:
         """The status of an intent that is here already and not failed; None for one that is new.
@@ -70,7 +93,9 @@ class Admission:
             raise _replayed(holder)
         return holder
 
-    def _take(self, intents: Sequence[SignedIntent], outcomes: dict[str, Outcome]) -> dict[str, Outcome]:
+    def _take(
+        self, intents: Sequence[SignedIntent], outcomes: dict[str, Outcome], waiting: Counter[Address]
+    ) -> dict[str, Outcome]:
         """Write good intents down, as many as there is room for; of two that want one nonce, the first."""
         now_s = time.time()
         nonces: dict[tuple[Address, int], str] = {}
@@ -84,12 +109,26 @@ class Admission:
                 outcomes[intent.id] = UnavailableError(
                     f"{MAX_WAITING} intents are waiting already", hint="try again in a minute"
                 )
+            elif (over := self._over(intent, waiting)) is not None:
+                outcomes[intent.id] = over
             else:
                 nonces.update(dict.fromkeys(intent.struct.signers, intent.id))
                 accepted.append(intent)
         if accepted:
             self._queue.accept(accepted, now_s)
+            self._figures.accepted += len(accepted)
         return outcomes | {one.id: Status(one.id, "accepted", "", "", "", None, now_s) for one in accepted}
+
+    def _over(self, intent: SignedIntent, waiting: Counter[Address]) -> LimitedError | None:
+        """Why a signer may not hand in more now; where they may, the intent is counted."""
+        now_s = time.monotonic()
+        try:
+            self._limiter.require(_signers(intent), waiting, now_s)
+        except LimitedError as exc:
+            return exc
+        self._limiter.charge(_signers(intent), now_s)
+        waiting.update(_signers(intent))
+        return None
 
     def _refused(self, intents: Sequence[SignedIntent], now_s: float) -> dict[str, Outcome]:
         """Of new intents, those whose signatures are not good or that the contract would refuse, and why."""
@@ -116,6 +155,10 @@ class Admission:
                 if revert is not None:
                     refused[intent.id] = RefusedError(revert.refusal, revert.text, hint=revert.hint)
         return refused
+
+
+def _signers(intent: SignedIntent) -> list[Address]:
+    return [signer for signer, _ in intent.struct.signers]
 
 
 def _rival(intent: SignedIntent, holder: Status) -> RefusedError:

@@ -1,4 +1,4 @@
-"""What a submitter counts while it works, since the process started. `relayer_metrics` shows it. Pure."""
+"""What a relayer counts while it works, since the process started. `relayer_metrics` shows it. Pure."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 class Figures:
     """Counts that only grow."""
 
+    accepted: int = 0
+    """Intents taken in; one that failed and is handed in again counts again."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Those that were not, by reason."""
     settled: int = 0
     """Intents that took effect in a block that counts. One that was reorganised away counts again when it is back."""
     failed: int = 0

@@ -7,7 +7,7 @@ proxy to limit.
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from p2pos.errors import UnavailableError
@@ -46,26 +46,32 @@ class Limiter:
 
     Args:
         limits: the same for all.
-        waiting: how many intents of a signer wait now.
 
     """
 
-    def __init__(self, limits: Limits, waiting: Callable[[Address], int]) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._waiting = waiting
         self._buckets: OrderedDict[Address, tuple[float, float]] = OrderedDict()
         """Tokens, and the time at which there were so many."""
 
-    def require(self, signers: Iterable[Address], now_s: float) -> None:
+    def asks_who_waits(self, unsettled: int) -> bool:
+        """Whether anyone can be over the limit of those who wait, while so many intents of all signers do."""
+        return 0 < self._limits.waiting <= unsettled
+
+    def require(self, signers: Iterable[Address], waiting: Mapping[Address, int], now_s: float) -> None:
         """Raise LimitedError where one of these may not hand in another intent now.
 
-        `now_s` may be any clock's that doesn't go back, in seconds.
+        Args:
+            signers: of the intent.
+            waiting: how many intents of each signer wait; 0 for who is missing.
+            now_s: any clock's that doesn't go back, in seconds.
+
         """
         limits = self._limits
         for signer in signers:
-            if limits.waiting and (waiting := self._waiting(signer)) >= limits.waiting:
+            if limits.waiting and (count := waiting.get(signer, 0)) >= limits.waiting:
                 raise LimitedError(
-                    f"{waiting} intents of {signer} are waiting already, and {limits.waiting} may", BUSY_S, signer
+                    f"{count} intents of {signer} are waiting already, and {limits.waiting} may", BUSY_S, signer
                 )
             if limits.per_minute and (left := self._tokens(signer, now_s)) < 1:
                 wait_s = max(1, math.ceil((1 - left) * 60 / limits.per_minute))

@@ -12,6 +12,7 @@ batch that was lost or reorganised away brings it back. It takes a nonce of each
 import sqlite3
 import threading
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -123,6 +124,20 @@ class Queue:
     def unsettled(self) -> int:
         """How many intents are accepted or submitted."""
         return len(self._accepted) + len(self._batch_of)
+
+    def waiting_by_signer(self) -> Counter[Address]:
+        """How many intents of each signer are accepted or submitted."""
+        with self._guard:
+            carried = (member for batch in self._open.values() for member in batch.members)
+            return Counter(
+                signer for one in (*self._accepted.values(), *carried) for signer, _ in one.intent.struct.signers
+            )
+
+    def oldest_s(self) -> float | None:
+        """When the oldest intent that is not settled was accepted, in seconds since the epoch; None where all are."""
+        with self._guard, self._file.read() as db:
+            row = db.execute("SELECT accepted_s FROM intents WHERE state = 'live' ORDER BY seq LIMIT 1").fetchone()
+        return float(row[0]) if row else None
 
     def room(self) -> int:
         """How many more intents can be accepted now."""
@@ -302,6 +317,8 @@ class Queue:
                     ).fetchone()
                     if row and (member := self._revived(db, seq, *row)):
                         members.append(member)
+                    else:  # it is elsewhere by now; this batch's transaction may still be the one that carries it out
+                        _remember_former(db, [(seq, number)])
                 db.execute(
                     "UPDATE batches SET state = 'open', tx = '', block = NULL, block_hash = '', members = ?"
                     " WHERE number = ?",
@@ -332,11 +349,8 @@ class Queue:
             rows = db.execute(
                 "SELECT number, members FROM batches WHERE state = 'mined' AND block < ? LIMIT ?", (block, most)
             ).fetchall()
-            rows += db.execute(
-                "SELECT number, members FROM batches WHERE state = 'lost'"
-                " AND number < (SELECT min(number) FROM batches WHERE state = 'mined' AND block >= ?) LIMIT ?",
-                (block, most),
-            ).fetchall()
+            lost = db.execute("SELECT number, members FROM batches WHERE state = 'lost' LIMIT ?", (most,)).fetchall()
+            rows += [(number, members) for number, members in lost if self._is_final(db, members, block)]
             seqs = [(seq,) for _, members in rows for seq in _seqs(members) if not self._is_live(seq)]
             db.executemany("DELETE FROM bodies WHERE seq = ?", seqs)
             db.executemany("DELETE FROM former WHERE seq = ?", seqs)
@@ -345,6 +359,17 @@ class Queue:
             db.executemany("DELETE FROM batches WHERE number = ?", numbers)
 
     # ----
+
+    def _is_final(self, db: sqlite3.Connection, members: bytes, block: int) -> bool:
+        """Whether a lost batch can't matter any more: each of its intents is over, and what ended it is before `block`.
+
+        Until then its transaction, if it gets into a block after all, may be the one that carries an intent out.
+        """
+        for seq in _seqs(members):
+            row = db.execute("SELECT state, block FROM intents WHERE seq = ?", (seq,)).fetchone()
+            if row and (row[0] == "live" or (row[1] is not None and row[1] >= block)):
+                return False
+        return True
 
     def _is_live(self, seq: int) -> bool:
         return seq in self._accepted or seq in self._batch_of

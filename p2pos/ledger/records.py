@@ -97,6 +97,8 @@ class Receipt(NamedTuple):
     """Where it deployed one."""
     events: list[Event]
     """Of the asset contract alone."""
+    fee: Wei = Wei(0)
+    """Paid for the gas; 0 where the node doesn't say."""
 
     @classmethod
     def read(cls, raw: Mapping[str, Any], contract: Address | None) -> "Receipt":
@@ -112,6 +114,7 @@ class Receipt(NamedTuple):
                 int(raw["gasUsed"], 16),
                 Address(to_checksum_address(deployed)) if deployed else None,
                 decode_all(ours),
+                Wei(int(raw["gasUsed"], 16) * int(raw.get("effectiveGasPrice") or "0x0", 16)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise ChainError("the chain sent a receipt that is none") from exc

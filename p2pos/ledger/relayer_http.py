@@ -4,9 +4,9 @@ An error's body is `{"error": …}` with the fields of `P2posError.as_dict()`; `
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+import trio
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -15,16 +15,23 @@ from starlette.routing import Route
 from p2pos.content import strict_json
 from p2pos.errors import P2posError, UnavailableError
 from p2pos.ledger.intents import MAX_BYTES, Refusal, RefusedError, SignedIntent
+from p2pos.ledger.limits import LimitedError
 from p2pos.ledger.queue import Status
 from p2pos.ledger.relayer import Relayer
 
 CONFLICTS = {Refusal.REPLAYED, Refusal.CONFLICT}
 """Refusals that are answered with 409: the intent is sound but its nonce is spent. The others are 422."""
 
+CLOSING = {408, 413}
 MAX_MANY = 100
 """Intents in one request: what is checked and written together."""
 MAX_BODY = 512 << 10
 """Bytes of a request. A hundred transfers take 80 KiB, a hundred swaps of three items each 180."""
+
+BODY_S = 10.0
+"""For a request's body to come: half a megabyte over a line of half a megabit."""
+RETRY_S = 5
+"""When to come back where the queue is full or the chain can't be asked: a block, a reconnection."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -34,17 +41,13 @@ def application(relayer: Relayer) -> Starlette:
 
     async def post_intents(request: Request) -> Response:
         """One intent, or an array of up to `MAX_MANY`: then an array comes back, with each one's status or error."""
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY:
-                return _error(RefusedError(Refusal.MALFORMED, f"the request is larger than {MAX_BODY} bytes"), 413)
+        body = await _body(request)
         if not body.lstrip().startswith(b"["):
             if len(body) > MAX_BYTES:
-                return _error(RefusedError(Refusal.MALFORMED, f"the intent is larger than {MAX_BYTES} bytes"), 413)
-            status = await relayer.submit(SignedIntent.parse(bytes(body)))
+                raise _TooLargeError(f"the intent is larger than {MAX_BYTES} bytes")
+            status = await relayer.submit(SignedIntent.parse(body))
             return JSONResponse(status.as_json(), status_code=202)
-        read = _read_many(bytes(body))
+        read = _read_many(body)
         taken = iter(await relayer.submit_many([one for one in read if isinstance(one, SignedIntent)]))
         outcomes = [next(taken) if isinstance(one, SignedIntent) else one for one in read]
         return JSONResponse(
@@ -66,7 +69,7 @@ def application(relayer: Relayer) -> Starlette:
         return JSONResponse({"ok": True})
 
     async def metrics(_request: Request) -> Response:
-        return Response(_metrics(await relayer.summary(), relayer.refused), media_type=CONTENT_TYPE_LATEST)
+        return Response(relayer.metrics.render(await relayer.summary()), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return Starlette(
         routes=[
@@ -96,14 +99,41 @@ def _read_many(body: bytes) -> list[SignedIntent | RefusedError]:
     return read
 
 
+class _TooLargeError(RefusedError):
+    """A body that no intent needs."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Refusal.MALFORMED, message)
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body. Raises _TooLargeError; TooSlowError where it doesn't come in time; ClientDisconnect."""
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and int(stated[:20]) > MAX_BODY:
+        raise _TooLargeError(f"the request is larger than {MAX_BODY} bytes")
+    body = bytearray()
+    with trio.fail_after(BODY_S):
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise _TooLargeError(f"the request is larger than {MAX_BODY} bytes")
+    return bytes(body)
+
+
 def _guarded(handler: Handler) -> Handler:
     async def guarded(request: Request) -> Response:
         try:
             return await handler(request)
+        except _TooLargeError as exc:
+            return _error(exc, 413)
         except RefusedError as exc:
             return _error(exc, 409 if exc.refusal in CONFLICTS else 422)
+        except LimitedError as exc:
+            return _error(exc, 429, exc.retry_after_s)
         except UnavailableError as exc:
-            return _error(exc, 503)
+            return _error(exc, 503, RETRY_S)
+        except trio.TooSlowError:
+            return _error(RefusedError(Refusal.MALFORMED, f"the body did not come within {BODY_S:.0f} s"), 408)
         except ClientDisconnect:
             return Response(status_code=400)
         except P2posError as exc:
@@ -112,22 +142,8 @@ def _guarded(handler: Handler) -> Handler:
     return guarded
 
 
-def _error(exc: P2posError, code: int) -> Response:
-    headers = {"Retry-After": "2"} if code == 503 else None
+def _error(exc: P2posError, code: int, retry_after_s: int = 0) -> Response:
+    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else {}
+    if code in CLOSING:
+        headers["Connection"] = "close"  # the rest of the body is not waited for
     return JSONResponse({"error": exc.as_dict()}, code, headers)
-
-
-def _metrics(summary: dict[str, Any], refused: dict[str, int]) -> bytes:
-    registry = CollectorRegistry()
-    intents = Gauge("p2pos_relayer_intents", "Intents in the queue's file.", ["state"], registry=registry)
-    for state, count in summary["intents"].items():
-        intents.labels(state).set(count)
-    refusals = Gauge("p2pos_relayer_refused", "Intents refused since the start.", ["refusal"], registry=registry)
-    for refusal, count in refused.items():
-        refusals.labels(refusal).set(count)
-    Gauge("p2pos_relayer_open_batches", "Batches under way.", registry=registry).set(summary["open_batches"])
-    Gauge("p2pos_relayer_head_block", "The newest block seen.", registry=registry).set(summary["head"] or 0)
-    balance = Gauge("p2pos_relayer_balance_ether", "A sending account's coin.", ["sender"], registry=registry)
-    for sender in summary["senders"]:
-        balance.labels(sender["address"]).set(int(sender["balance_wei"] or 0) / 1e18)
-    return generate_latest(registry)

@@ -10,7 +10,6 @@ from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Histogram,
     ProcessCollector,
     disable_created_metrics,
@@ -26,9 +25,8 @@ ADMIT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """From a quiet devnet to an end point that takes its whole time."""
 SIZES = (1, 2, 5, 10, 20, 50, 100)
 """Of a batch, which carries 100 at most."""
-FULL, LIMITED, UNAVAILABLE = "full", "limited", "unavailable"
-"""Why nothing was taken in though nothing was wrong with it."""
-REASONS = (*Refusal, FULL, LIMITED, UNAVAILABLE)
+REASONS = (*Refusal, "limited", "unavailable")
+"""Why an intent was not taken in: something is wrong with it, its signer asks too much, or the relayer can't now."""
 
 
 class RelayerMetrics:
@@ -47,12 +45,6 @@ class RelayerMetrics:
             ProcessCollector(registry=self.registry)
         self._state = _State(figures)
         self.registry.register(self._state)
-        self._accepted = Counter("p2pos_relayer_accepted", "Intents taken in since the start.", registry=self.registry)
-        self._refused = Counter(
-            "p2pos_relayer_refused", "Intents not taken in, by reason.", ["reason"], registry=self.registry
-        )
-        for reason in REASONS:
-            self._refused.labels(reason)
         self._admit_s = Histogram(
             "p2pos_relayer_admit_seconds",
             "From an intent's arrival to the answer: checked, tried on the chain, on disk.",
@@ -64,14 +56,6 @@ class RelayerMetrics:
         """All of it in Prometheus's text format; `summary` is what `/status` says now."""
         self._state.summary = summary
         return generate_latest(self.registry)
-
-    def accepted(self) -> None:
-        """An intent is on disk."""
-        self._accepted.inc()
-
-    def refused(self, reason: str) -> None:
-        """An intent was not taken; `reason` is of `REASONS`."""
-        self._refused.labels(reason if reason in REASONS else UNAVAILABLE).inc()
 
     def answered(self, seconds: float) -> None:
         """An intent's admission took so long."""
@@ -86,7 +70,7 @@ class _State(Collector):
         self.summary: Mapping[str, Any] | None = None
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing, so that registering asks nothing."""
+        """Nothing, so that registering asks for nothing."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
@@ -109,7 +93,12 @@ class _State(Collector):
 
 
 def _work(figures: Figures) -> Iterable[Metric]:
+    refused = CounterMetricFamily("p2pos_relayer_refused", "Intents not taken in, by reason.", labels=["reason"])
+    for reason in REASONS:
+        refused.add_metric([reason], figures.refused[reason])
+    yield refused
     for name, text, value in (
+        ("accepted", "Intents taken in.", figures.accepted),
         ("settled", "Intents that took effect.", figures.settled),
         ("failed", "Intents given up, with a reason.", figures.failed),
         ("gas", "Gas of transactions in blocks.", figures.gas_used),

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from p2pos.errors import ChainError, UnavailableError
-from p2pos.ledger.rpc_answers import is_sound
+from p2pos.ledger.rpc_answers import is_sound, parse
 from p2pos.ledger.rpc_http import Bounds, Http, TooLargeError, unreachable
 
 __all__ = ["MAX_BATCH", "Rpc", "RpcError", "revert_data", "unreachable"]
@@ -135,8 +135,8 @@ class Rpc:
         except TooLargeError as exc:
             raise RpcError(str(exc)) from exc
         try:
-            value = json.loads(answer)
-        except (ValueError, RecursionError) as exc:
+            value = parse(answer)
+        except ValueError as exc:
             raise self._nonsense() from exc
         self.trouble = ""
         return value

@@ -298,7 +298,7 @@ class RpcPool:
     def _none(self) -> UnavailableError:
         """Why nobody can be asked."""
         said = "; ".join(
-            f"{lane.rpc.name}: {member.why or 'it is behind the others'}"
+            member.why if lane.rpc.name in member.why else f"{lane.rpc.name}: {member.why or 'behind the others'}"
             for lane, member in zip(self._lanes, self._state.members, strict=True)
             if member.why or not member.agrees
         )

@@ -8,7 +8,7 @@ Several accounts may send; each has a line of nonces of its own (`lines`), so th
 holds back only what it carries already.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from p2pos import log
@@ -16,6 +16,7 @@ from p2pos.errors import ChainError, UserError
 from p2pos.ledger import batching
 from p2pos.ledger.chain import Chain
 from p2pos.ledger.fees import MAX_FEE, MIN_PRIORITY, Fees, in_gwei
+from p2pos.ledger.figures import Figures
 from p2pos.ledger.intents import Refusal
 from p2pos.ledger.judge import Judge
 from p2pos.ledger.lines import STUCK_BLOCKS, Line
@@ -78,6 +79,8 @@ class Submitter:
         """Per batch in a block that is not deep enough yet: the head at which it will be."""
         self._dear = ""
         """The chain asks for more than may be offered."""
+        self.figures = Figures()
+        """What it did since it was made."""
         self.head: Block | None = None
         """The newest block in which everything was looked at."""
 
@@ -114,6 +117,10 @@ class Submitter:
         next tick goes on from there.
         """
         look = self._chain.look(self.senders, self._seen.number if self._seen else None)
+        with self._chain.consistent():
+            return self._bring_in_step(look)
+
+    def _bring_in_step(self, look: Look) -> bool:
         if self._seen is None or self._seen.hash != look.head.hash:
             self._follow(look)
         if self.head is None or self.head.hash != look.head.hash:
@@ -137,6 +144,7 @@ class Submitter:
                 if now[block] != block_hash:
                     self._log.warning("reorganised", batch=batch, block=block)
                     self._queue.reopen(batch)
+                    self.figures.reorganised += 1
             self._due.clear()
             self._doubted.clear()
         self._seen = look.head
@@ -181,10 +189,10 @@ class Submitter:
                 self._due[batch.number] = due
         if mined:
             self._queue.mine(mined)
-            self._report(mined)
+            self._report(mined, receipts)
         if lost:
             self._log.warning("lost to another transaction of the same account", batches=lost)
-            self._queue.lose(lost)
+            self._lose(lost)
         for number in (*lost, *(one.batch for one in mined)):
             self._due.pop(number, None)
             self._doubted.pop(number, None)
@@ -195,9 +203,19 @@ class Submitter:
         answers = self._chain.receipts([transaction for _, transaction in pairs])
         return {number: receipt for (number, _), receipt in zip(pairs, answers, strict=True) if receipt}
 
-    def _report(self, mined: Sequence[Mined]) -> None:
+    def _lose(self, batches: Sequence[int]) -> None:
+        self._queue.lose(batches)
+        self.figures.lost += len(batches)
+
+    def _report(self, mined: Sequence[Mined], receipts: Mapping[int, Receipt]) -> None:
         states = [verdict.state for one in mined for verdict in one.verdicts]
         settled = states.count("settled")
+        self.figures.settled += settled
+        self.figures.failed += states.count("failed")
+        for one in mined:
+            self.figures.sizes[len(one.verdicts)] += 1
+            self.figures.gas_used += receipts[one.batch].gas_used
+            self.figures.fee_paid += receipts[one.batch].fee
         self._log.info(
             "in a block",
             batches=len(mined),
@@ -221,12 +239,13 @@ class Submitter:
             # a transaction before ours is missing; once it is gone for good, ours begin again at its nonce
             if line.is_late(head):
                 self._log.warning("a nonce before ours was never used", sender=line.address, batches=len(missing))
-                self._queue.lose([batch.number for batch in missing])
+                self._lose([batch.number for batch in missing])
             return
         self._send(line, [batch.sendings[-1] for batch in dropped])
+        self.figures.dropped += len(dropped)
         if line.trouble and dropped and line.is_stuck(head) and self._others(line, head):
             self._log.warning("another sender takes over", sender=line.address, because=line.trouble)
-            self._queue.lose([batch.number for batch in dropped])
+            self._lose([batch.number for batch in dropped])
             line.rest(head)
             return
         if not line.is_stuck(head):
@@ -248,6 +267,8 @@ class Submitter:
         signed = line.signer.sign_transaction(fields)
         sending = Sending(signed.hash, signed.raw, higher)
         self._queue.add_sending(batch.number, sending)
+        self.figures.sent += 1
+        self.figures.replaced += 1
         line.changed(batch, look.head.number)
         self._log.warning("outbidding", batch=batch.number, max_fee=higher.max_fee)
         self._send(line, [sending])
@@ -297,6 +318,7 @@ class Submitter:
         if not drafts:
             return
         opened = self._queue.open_batch(drafts)
+        self.figures.sent += len(opened)
         self._log.info("submitting", batches=len(opened), intents=sum(len(batch.members) for batch in opened))
         for batch in opened:
             self._lines[batch.sender].changed(batch, head.number)
@@ -320,6 +342,9 @@ class Submitter:
             for one in late
         ]
         self._queue.fail(verdicts)
+        failed = sum(one.state == "failed" for one in verdicts)
+        self.figures.failed += failed
+        self.figures.settled += len(verdicts) - failed
         gone = {one.seq for one in late}
         return [one for one in waiting if one.seq not in gone]
 

@@ -15,8 +15,9 @@ from tests.ledger.chains import COIN, Ground
 class RelayerProcess:
     """`p2pos relayer run` on a home of its own; it dies with us, because it is leashed."""
 
-    def __init__(self, ground: Ground, home: Path, *options: str) -> None:
+    def __init__(self, ground: Ground, home: Path, *options: str, rpc_url: str = "") -> None:
         self.ground = ground
+        self.rpc_url = rpc_url or ground.anvil.url
         self.home = home
         self.options: Sequence[str] = options
         self.passphrase_file = home / "passphrase"
@@ -39,7 +40,7 @@ class RelayerProcess:
         )
 
     def arguments(self) -> list[str]:
-        chain = ("--rpc-url", self.ground.anvil.url, "--contract", self.ground.chain.contract)
+        chain = ("--rpc-url", self.rpc_url, "--contract", self.ground.chain.contract)
         return ["--home", str(self.home), *chain, "--passphrase-file", str(self.passphrase_file), *self.options]
 
     def ready(self) -> dict[str, Any]:

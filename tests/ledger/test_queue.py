@@ -322,3 +322,58 @@ def test_what_no_reorganisation_can_reach_is_forgotten(queue):
     assert queue.counts() == {"accepted": 1, "submitted": 0, "settled": 2, "failed": 0}
     assert queue.status(signed(1).id).transaction == "0x1"
     assert queue.holder(signed(1)).state == "settled"
+
+
+def test_a_lost_batch_is_remembered_while_it_can_matter(queue):
+    """A lost batch older than every watched block stays until what carried its intents instead is deep as well."""
+    queue.accept([signed(1), signed(2)], 1.0)
+    lost = carry(queue, 1, tx="0x0")
+    queue.lose([lost.number])
+    queue.mine([settled(carry(queue, 1, nonce=1, tx="0x1"), block=50)])
+    queue.forget_before(40, 10)
+    assert queue.other_transactions(1, 99) == [(lost.number, "0x0")]
+    queue.forget_before(51, 10)
+    assert queue.other_transactions(1, 99) == []
+
+
+def test_a_lost_batch_is_remembered_while_its_intent_waits(queue):
+    """While an intent is not settled, a lost transaction that may yet carry it out is not forgotten."""
+    queue.accept([signed(1), signed(2)], 1.0)
+    lost = carry(queue, 1, tx="0x0")
+    queue.mine([settled(carry(queue, 1, nonce=1, tx="0x1"), block=50)])
+    queue.lose([lost.number])
+    queue.forget_before(40, 10)
+    assert queue.other_transactions(1, 99) == [(lost.number, "0x0")]
+
+
+def test_a_reopened_batch_is_remembered_by_what_left_it(queue):
+    """Where a reorganisation takes back a batch whose intent another carries by now, its transaction stays in view."""
+    queue.accept([signed(1)], 1.0)
+    first = carry(queue, tx="0x0")
+    queue.lose([first.number])
+    second = carry(queue, nonce=1, tx="0x1")
+    # the first one's transaction turned up after all, and the second one's failed for it
+    queue.found(first.number, "0x0", 4, "0xb4")
+    queue.mine([mined(second, Verdict(1, "settled", transaction="0x0", block=4))])
+    queue.reopen(first.number)
+    queue.reopen(second.number)
+    assert [[member.seq for member in batch.members] for batch in queue.open_batches()] == [[1], []]
+    assert queue.other_transactions(1, first.number) == [(second.number, "0x1")]
+
+
+def test_whose_intents_wait(queue):
+    """Counted are accepted and submitted ones, a swap for both of its signers; what is settled is not."""
+    queue.accept([signed(1), signed(2), swapped(3, 4)], 1.0)
+    queue.mine([settled(carry(queue, 1))])
+    carry(queue, 1, nonce=1, tx="0x2")
+    assert queue.waiting_by_signer() == {ALICE.address: 2, BOB.address: 1}
+
+
+def test_since_when_the_oldest_waits(queue):
+    """The oldest that is not settled counts; where all are, there is none."""
+    assert queue.oldest_s() is None
+    queue.accept([signed(1)], 1.0)
+    queue.accept([signed(2)], 2.0)
+    assert queue.oldest_s() == 1.0
+    queue.mine([settled(carry(queue, 1))])
+    assert queue.oldest_s() == 2.0

@@ -12,6 +12,7 @@ import trio
 
 from p2pos.errors import ChainError, UnavailableError
 from p2pos.ledger import queue as queue_module
+from p2pos.ledger import relayer as relayer_module
 from p2pos.ledger.client import RelayerClient
 from p2pos.ledger.events import NonceSpent
 from p2pos.ledger.intents import Refusal, RefusedError, SignedIntent
@@ -229,6 +230,27 @@ def test_status_health_and_metrics(ground, relayer):
     assert httpx.get(f"{relayer.client.url}/healthz").json() == {"ok": True}
     metrics = httpx.get(f"{relayer.client.url}/metrics").text
     assert f'p2pos_relayer_intents{{state="settled"}} {summary["intents"]["settled"]:.1f}' in metrics
+
+
+def test_a_chain_that_stops(ground, tmp_path, monkeypatch):
+    """While something waits and no block comes, that is said with the seconds; what waits goes in when one does."""
+    monkeypatch.setattr(relayer_module, "STALLED_S", 0.0)
+    ground.give_lanterns(ALICE.address, 1)
+    queue = Queue(tmp_path / "queue.sqlite")
+    submitter = Submitter(ground.chain, queue, OPERATOR)
+    submitter.bind()
+    service = Relayer(ground.chain, queue, submitter)
+    intent = ground.transfer(BOB.address)
+    queue.accept([intent], 0.0)
+    service._tick()
+    assert service.trouble.startswith("no block for ")
+    assert "what waits goes in when it goes on" in service.trouble
+    with ground.anvil.mining():
+        while service._tick():
+            pass
+    assert service.trouble == ""
+    assert queue.status(intent.id).state == "settled"
+    queue.close()
 
 
 def test_one_relayer_per_queue(ground, relayer):

@@ -1,8 +1,10 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pos.ledger.rpc_answers import _CHECKS, is_sound
+from p2pos.ledger.rpc_answers import _CHECKS, is_sound, parse
 from tests.ledger.chains import ALICE
 
 HASH = "0x" + "ab" * 32
@@ -71,3 +73,17 @@ def test_what_is_nonsense(method, params, result):
 def test_it_never_raises(method, result):
     """Whatever an end point answers, it is found sound or not."""
     assert is_sound(method, ["0x1"], result) in {True, False}
+
+
+@pytest.mark.parametrize("bomb", [b"[" * 10**6, b'{"a":' * 10**6, b"[" * 1000 + b"]" * 1000, b'"' + b"[" * 100])
+def test_an_answer_that_nests_without_end(bomb):
+    """What nests too deep, which would end the process, is no answer; nor is what is not JSON."""
+    with pytest.raises(ValueError, match="nests|JSON|Unterminated"):
+        parse(bomb)
+
+
+@given(JSON)
+def test_answers_are_read(value):
+    """Everything else is what the standard parser says, whatever its texts hold."""
+    text = json.dumps([value, "]]}[{\\"]).encode()
+    assert parse(text) == json.loads(text)
