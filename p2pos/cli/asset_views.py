@@ -25,7 +25,7 @@ from p2pos.ledger.terms import Policy
 def list_(settings: Settings, who: str | None, as_json: bool) -> None:
     """List what WHO holds (a wallet or an address; by default, all wallets here), proven against the chain."""
     ledger = Ledger(settings)
-    owners = [ledger.who(who)] if who else list(ledger.people())
+    owners = [ledger.who(who)] if who else list(ledger.owners())
     if not owners:
         raise UserError("there are no wallets here", hint="name an address, or make one with p2pos wallet new")
     answer: list[dict[str, Any]] = []
@@ -40,7 +40,7 @@ def list_(settings: Settings, who: str | None, as_json: bool) -> None:
             }
             for id_, amount in held.items()
         ]
-        answer.append({"owner": owner, "wallet": ledger.people().get(owner), "block": block, "items": items})
+        answer.append({"owner": owner, "wallet": ledger.owners().get(owner), "block": block, "items": items})
     if as_json:
         print_json(answer[0] if who else {"holdings": answer})
         return

@@ -117,6 +117,10 @@ class Ledger:
         """Names by address, of the wallets and contacts that can be read."""
         return self.book.names()
 
+    def owners(self) -> dict[Address, str]:
+        """Names by address, of the wallets alone."""
+        return {one.address: one.name for one in self.wallets.look()[0]}
+
     def known(self, classes: Iterable[int]) -> Known:
         """What to compare with before something of these classes is signed."""
         domain = self.domain if self.settings.chain_id and self.settings.contract else None

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.homes import Home
 from tests.ledger.chains import ALICE, BOB, CAROL, COIN, Ground, running_ground
+from tests.ledger.clef_server import running_signer
 from tests.node.natlab import why_not
 
 NAME = "Bronze Lantern"
@@ -33,8 +34,7 @@ def online(ground: Ground, tmp_path, capsys) -> Home:
         contract=ground.chain.contract,
         passphrase_file=str(home.passphrase),
     )
-    for name in ("operator", "carol"):
-        home.wallet(name)
+    home.wallet("operator")
     ground.anvil.rpc.call("anvil_setBalance", CAROL.address, hex(COIN))
     options = ("--wallet", "operator", "--yes")
     home.json("asset", "class", "new", NAME, *options)
@@ -57,7 +57,10 @@ def off_line(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_signed_there_and_submitted_here(ground: Ground, online: Home, tmp_path, capsys):
-    """Names travel in a bundle; a machine with the key and no network signs; one with a network and no key submits."""
+    """Names travel in a bundle; a machine with the key and no network signs; another submits.
+
+    Who pays there signs with another process, by Clef's JSON-RPC.
+    """
     bundle, gift = tmp_path / "names.json", tmp_path / "gift.json"
     online.json("asset", "bundle", "export", str(bundle), NAME)
     cold = Home(tmp_path / "cold", capsys)
@@ -76,7 +79,10 @@ def test_signed_there_and_submitted_here(ground: Ground, online: Home, tmp_path,
     assert f"alice gives bob (contact) {BOB.address} 1 × {NAME} (0x" in done.stderr
     assert "WARNING" not in done.stderr
     assert json.loads(gift.read_text())["message"]["to"] == BOB.address
-    settled = online.json("asset", "submit", str(gift), "--direct", "--wallet", "carol", "--yes")
+    with running_signer("carol", tmp_path) as (_, path):
+        online.json("wallet", "add-external", "carol", "--ipc", str(path), "--address", CAROL.address)
+        settled = online.json("asset", "submit", str(gift), "--direct", "--wallet", "carol", "--yes")
+    assert f"waiting up to 5 minutes for you to confirm at unix:{path} …" in online.err
     assert settled["state"] == "settled"
     held = online.json("asset", "list", BOB.address)["items"]
     assert [(one["name"], one["amount"]) for one in held] == [(NAME, 1)]

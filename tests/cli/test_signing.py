@@ -143,6 +143,15 @@ def test_adding_an_external_signer(tmp_path, capsys):
     assert [(one["kind"], one["end_point"]) for one in listed] == [("external", url), ("external", f"unix:{path}")]
 
 
+def test_whose_things_are_ours(ledger):
+    """Wallets, watched ones too, are what a home holds things in; contacts only have names."""
+    ledger.wallets.watch("cold", CAROL.address)
+    assert ledger.owners() == {ALICE.address: "alice", CAROL.address: "cold"}
+    assert ledger.people() == {ALICE.address: "alice", CAROL.address: "cold", BOB.address: "bob"}
+    assert ledger.who("bob") == BOB.address
+    assert ledger.name(BOB.address) == "bob"
+
+
 def test_two_classes_of_one_name(ledger):
     """Classes whose names look alike are told apart by their ids."""
     more = {OTHER: Carried(Descriptor.make(name="Bronze Lantem"), soulbound=False)}
