@@ -6,7 +6,7 @@ a command asks for it. Without a chain everything works from what the home alrea
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from p2pos.assets.bundle import MAX_BYTES, Bundle, Carried
@@ -121,10 +121,12 @@ class Ledger:
         """Names by address, of the wallets alone."""
         return {one.address: one.name for one in self.wallets.look()[0]}
 
-    def known(self, classes: Iterable[int]) -> Known:
-        """What to compare with before something of these classes is signed."""
+    def known(self, items: Mapping[int, str]) -> Known:
+        """What to compare with before something is signed; `items` as `items` gives them."""
         domain = self.domain if self.settings.chain_id and self.settings.contract else None
-        return Known(self.people(), self.book.given(), self.items(), self._soulbound(classes), domain)
+        soulbound = {id_ for id_, one in self._carried().items() if one.soulbound}
+        soulbound |= {one.id for one in self.index.classes() if one.soulbound}
+        return Known(self.people(), self.book.given(), items, frozenset(soulbound), domain)
 
     # ---- items
 
@@ -145,13 +147,12 @@ class Ledger:
                 found[one.id] = descriptor.name
         return found
 
-    def spoken_items(self) -> dict[int, str]:
-        """As `items`, for sentences before signing.
+    def spoken_items(self, items: Mapping[int, str]) -> dict[int, str]:
+        """`items`, for sentences before signing.
 
         The id stands beside a name that the chain did not vouch for here, or that looks like another class's. A name
         that could pass for part of a sentence stands in quotes, too.
         """
-        items = self.items()
         vouched = {one.id for one in self.index.classes()}
         looks = Counter(look for name in items.values() for look in naming.skeletons(name))
         spoken = {}
@@ -164,13 +165,6 @@ class Ledger:
 
     def _carried(self) -> Mapping[int, Carried]:
         return self.carried.classes if self.settings.contract else {}
-
-    def _soulbound(self, ids: Iterable[int]) -> frozenset[int]:
-        """Which of these never change hands, by the chain where it is at hand, else by what was carried here."""
-        if "chain" not in vars(self):
-            return frozenset(id_ for id_, one in self._carried().items() if one.soulbound)
-        classes = {id_: self.chain.item_class(id_) for id_ in ids}
-        return frozenset(id_ for id_, one in classes.items() if one is not None and one.soulbound)
 
     def item(self, id_: int) -> str:
         """What to call a class."""

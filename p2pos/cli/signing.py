@@ -68,10 +68,12 @@ class AskingSigner:
         ledger = self._ledger
         to = [one for one in cautions.receivers(struct) if one != self.address]
         names = ledger.book.spoken(first=set(to) - ledger.book.given())
-        lines = cautions.of(domain, struct, ledger.known(cautions.classes(struct)), now_s=int(time.time()))
-        self._ask(plain_words.sentence(struct, names=names, items=ledger.spoken_items()), lines)
+        items = ledger.items()
+        lines = cautions.of(domain, struct, ledger.known(items), now_s=int(time.time()))
+        self._ask(plain_words.sentence(struct, names=names, items=ledger.spoken_items(items)), lines)
         signature = self._open().sign_typed(domain, struct)
-        ledger.contacts.remember_given(to)
+        if not ledger.book.trouble():
+            ledger.contacts.remember_given(to)
         return signature
 
     def sign_transaction(self, fields: dict[str, Any]) -> SignedTransaction:
@@ -79,7 +81,7 @@ class AskingSigner:
         agreed = {key: value for key, value in fields.items() if key != "nonce"}
         if agreed != self._agreed:
             ledger = self._ledger
-            names, items = ledger.book.spoken(), ledger.spoken_items()
+            names, items = ledger.book.spoken(), ledger.spoken_items(ledger.items())
             told = deeds.told(fields, self.address, ledger.settings.contract, names, items)
             known = Known(ledger.people(), ledger.book.given())
             alike = [line for one in told.addresses for line in cautions.about_address(one, known)]
@@ -90,7 +92,8 @@ class AskingSigner:
 
     def _ask(self, sentence: str, lines: list[str]) -> None:
         click.echo(f"{self._name} signs: {printable(sentence)}", err=True)
-        warn(lines)
+        trouble = self._ledger.book.trouble()
+        warn([*lines, *([f"no contact is known: {trouble}"] if trouble else [])])
         if self._yes:
             return
         if not sys.stdin.isatty():

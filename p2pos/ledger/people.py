@@ -50,6 +50,14 @@ class People:
         except UserError:
             return frozenset()
 
+    def trouble(self) -> str:
+        """Why the contacts can't be read; "" where they can."""
+        try:
+            self.contacts.all()
+        except UserError as exc:
+            return str(exc)
+        return ""
+
     def spoken(self, first: Iterable[Address] = ()) -> dict[Address, str]:
         """Names by address as sentences before signing say them: what it is with the name, where it is no own wallet.
 

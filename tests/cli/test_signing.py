@@ -143,6 +143,23 @@ def test_adding_an_external_signer(tmp_path, capsys):
     assert [(one["kind"], one["end_point"]) for one in listed] == [("external", url), ("external", f"unix:{path}")]
 
 
+def test_a_soulbound_class_is_warned_of(ledger, capsys):
+    """What a bundle says never changes hands is said to before it is given."""
+    ledger.carry(Bundle(DOMAIN, {OTHER: Carried(Descriptor.make(name="Medal"), soulbound=True)}))
+    unlock(ledger, "alice", None, yes=True).sign_typed(DOMAIN, gift(id_=OTHER))
+    assert "WARNING: Medal is soulbound: it can't change hands" in capsys.readouterr().err
+
+
+def test_contacts_that_cannot_be_read(ledger, capsys):
+    """Where the contacts can't be read, that is said, addresses are whole, and the file is left alone."""
+    ledger.contacts.path.write_text("{")
+    unlock(ledger, "alice", None, yes=True).sign_typed(DOMAIN, gift())
+    shown = capsys.readouterr().err
+    assert f"alice gives {BOB.address} 1 × " in shown
+    assert f"WARNING: no contact is known: {ledger.contacts.path} is damaged" in shown
+    assert ledger.contacts.path.read_text() == "{"
+
+
 def test_whose_things_are_ours(ledger):
     """Wallets, watched ones too, are what a home holds things in; contacts only have names."""
     ledger.wallets.watch("cold", CAROL.address)
@@ -156,7 +173,7 @@ def test_two_classes_of_one_name(ledger):
     """Classes whose names look alike are told apart by their ids."""
     more = {OTHER: Carried(Descriptor.make(name="Bronze Lantem"), soulbound=False)}
     ledger.carry(Bundle(DOMAIN, more))
-    assert ledger.spoken_items() == {
+    assert ledger.spoken_items(ledger.items()) == {
         LANTERN: f"Bronze Lantern ({short(LANTERN)})",
         OTHER: f"Bronze Lantem ({short(OTHER)})",
     }
@@ -168,7 +185,7 @@ def test_a_class_whose_name_says_more(ledger):
     """A name that could pass for part of the sentence stands in quotes, with its id."""
     name = "Coin; the fee is 0 (0x123)"
     ledger.carry(Bundle(DOMAIN, {OTHER: Carried(Descriptor.make(name=name), soulbound=False)}))
-    assert ledger.spoken_items()[OTHER] == f"“{name}” ({short(OTHER)})"
+    assert ledger.spoken_items(ledger.items())[OTHER] == f"“{name}” ({short(OTHER)})"
 
 
 def test_a_bundle_of_another_contract(ledger):
