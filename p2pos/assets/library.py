@@ -83,7 +83,7 @@ def blocks(name: Cid, descriptor: Descriptor, get: Get) -> Iterator[tuple[Cid, b
     """
     yield name, descriptor.canonical()
     for file in descriptor.files:
-        for link, data in unixfs.leaves(Cid(file.cid), file.size, get, nodes=True):
+        for link, data in unixfs.blocks(Cid(file.cid), file.size, get):
             if data is None:
                 raise UnavailableError(f"block {link.cid} of {file.role} is not here", cid=link.cid)
             yield link.cid, data
@@ -154,13 +154,13 @@ def _take_file(found: Car, store: Store, file: FileRef, on_block: Callable[[int]
 
     whole = True
     try:
-        for link, data in unixfs.leaves(Cid(file.cid), file.size, get, nodes=True):
+        for link, data in unixfs.blocks(Cid(file.cid), file.size, get):
             if data is None:
                 whole = False
                 continue
             store.put(data, cid.codec(link.cid))
             on_block(len(data))
-    except (UnavailableError, UserError):  # a node isn't there, or it is no file of this size
+    except unixfs.NoFileError:
         return False
     return whole
 

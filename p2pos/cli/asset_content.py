@@ -26,7 +26,11 @@ MOST_MIB = 1024
 """Of an item's files that come without a word from the person; a large model has a hundred."""
 
 most_option = click.option(
-    "--most-mib", type=click.IntRange(0), default=MOST_MIB, show_default=True, help="Fetch no more than this of files."
+    "--most-mib",
+    type=click.IntRange(0),
+    default=MOST_MIB,
+    show_default=True,
+    help="Fetch and read no more than this of files.",
 )
 version_option = click.option("--version", type=click.IntRange(1), help="An earlier version. Default: the current one.")
 

@@ -132,6 +132,8 @@ def _prove(ledger: Ledger, proof: Proof, item: str, version: int | None, holder:
     _warn(ledger, proof, descriptor, id_)
     for file in descriptor.files:
         with proof.link(f"file {file.role}", needed=False):
+            if file.size > most:
+                raise UnavailableError(f"{file.size:,} bytes are more than {most:,}", hint="give --most-mib")
             look = library.look(file, ledger.store.get)
             said = f"{file.size:,} bytes of {file.cid}: {look.text}"
             proof.add(f"file {file.role}", said, "proven" if look.checked else "beware")

@@ -103,7 +103,10 @@ def show(settings: Settings, item: str, as_json: bool) -> None:
         rows.append(("proposed", f"from {when(due)} on, {cid.from_digest(pending)}"))
     if descriptor:
         rows += [("kind", descriptor.kind), ("description", descriptor.description or "none")]
-        rows += [(key, json.dumps(value, ensure_ascii=False)) for key, value in descriptor.attributes.items()]
+        for key, value in descriptor.attributes.items():
+            unit = descriptor.units.get(key)
+            rows.append((key, json.dumps(value, ensure_ascii=False) + (f" {unit}" if unit else "")))
+        rows += [(f"file {file.role}", f"{file.media_type}, {file.size:,} bytes") for file in descriptor.files]
     rows += [(f"held by {ledger.name(who)}", str(amount)) for who, amount in holders.items()]
     print_table(None, rows)
 

@@ -37,6 +37,10 @@ Put = Callable[[bytes, Codec], Cid]
 """Keeps a block."""
 
 
+class NoFileError(UserError):
+    """Blocks that hash to their names, and are no file, or one of another size."""
+
+
 class Link(NamedTuple):
     """From a node to what is below it."""
 
@@ -117,21 +121,42 @@ def add(chunks: Iterable[bytes], put: Put, *, chunk: int = CHUNK, width: int = W
     return root.cid, root.size
 
 
-def leaves(root: Cid, size: int, get: Get, *, nodes: bool = False) -> Iterator[tuple[Link, bytes | None]]:
+def leaves(root: Cid, size: int, get: Get) -> Iterator[tuple[Link, bytes | None]]:
     """Each raw block of a file in order, and its bytes, or None where `get` has none.
 
     Args:
         root: the file's CID.
         size: the bytes that it is said to have.
         get: gives blocks.
-        nodes: give the nodes as well, each before what is below it.
 
     Raises:
         UnavailableError: a node isn't here; it carries its `cid`.
-        UserError: the blocks are not a file, or not one of `size` bytes.
+        NoFileError: the blocks are not a file, or not one of `size` bytes.
 
     """
-    yield from _below(Link(root, size, 0), get, MAX_DEPTH, nodes=nodes)
+    yield from _below(Link(root, size, 0), get, MAX_DEPTH)
+
+
+def blocks(root: Cid, size: int, get: Get) -> Iterator[tuple[Link, bytes | None]]:
+    """Each block of a file once, nodes before what is below them, and its bytes, or None where `get` has none.
+
+    What takes these has as much work as there are blocks; a file may name one of them a million times.
+
+    Raises NoFileError as `leaves`.
+    """
+    seen: set[Cid] = set()
+
+    def look(link: Link, depth: int) -> Iterator[tuple[Link, bytes | None]]:
+        if link.cid in seen:
+            return
+        seen.add(link.cid)
+        data = get(link.cid)
+        yield link, data
+        if data is not None and cids.codec(link.cid) == "dag-pb":
+            for each in _open(link, data, depth):
+                yield from look(each, depth - 1)
+
+    yield from look(Link(root, size, 0), MAX_DEPTH)
 
 
 def read(root: Cid, size: int, get: Get) -> Iterator[bytes]:
@@ -145,36 +170,26 @@ def read(root: Cid, size: int, get: Get) -> Iterator[bytes]:
 def lacking(root: Cid, size: int, has: Callable[[Cid], bool], get: Get) -> list[Link]:
     """Blocks of a file that are to be fetched next; none where all are here.
 
-    Nodes are fetched before what they link to is known. Raises UserError as `leaves`.
+    Nodes are fetched before what they link to is known. Raises NoFileError as `leaves`.
     """
-    found: dict[Cid, Link] = {}
-    seen: set[Cid] = set()
 
-    def look(link: Link, depth: int) -> None:
-        if link.cid in seen:
-            return
-        seen.add(link.cid)
-        if not has(link.cid):
-            found[link.cid] = link
-        elif cids.codec(link.cid) == "dag-pb":
-            for each in _open(link, get(link.cid), depth):
-                look(each, depth - 1)
+    def look(name: Cid) -> bytes | None:
+        if not has(name):
+            return None
+        return get(name) if cids.codec(name) == "dag-pb" else b""  # what is in a leaf doesn't matter
 
-    look(Link(root, size, 0), MAX_DEPTH)
-    return list(found.values())
+    return [link for link, data in blocks(root, size, look) if data is None]
 
 
-def _below(link: Link, get: Get, depth: int, *, nodes: bool) -> Iterator[tuple[Link, bytes | None]]:
+def _below(link: Link, get: Get, depth: int) -> Iterator[tuple[Link, bytes | None]]:
     data = get(link.cid)
     if cids.codec(link.cid) == "raw":
         if data is not None and len(data) != link.size:
-            raise UserError(f"block {link.cid} has {len(data)} bytes where the file is said to have {link.size}")
+            raise NoFileError(f"block {link.cid} has {len(data)} bytes where the file is said to have {link.size}")
         yield link, data
         return
-    if nodes:
-        yield link, data
     for each in _open(link, data, depth):
-        yield from _below(each, get, depth - 1, nodes=nodes)
+        yield from _below(each, get, depth - 1)
 
 
 def _open(link: Link, data: bytes | None, depth: int) -> list[Link]:
@@ -182,16 +197,16 @@ def _open(link: Link, data: bytes | None, depth: int) -> list[Link]:
     if data is None:
         raise UnavailableError(f"block {link.cid} is not here", cid=link.cid)
     if depth == 0:
-        raise UserError(f"block {link.cid} nests more than {MAX_DEPTH} levels of nodes")
+        raise NoFileError(f"block {link.cid} nests more than {MAX_DEPTH} levels of nodes")
     try:
         links = links_of(data)
     except ValueError as exc:
-        raise UserError(f"block {link.cid} is {exc}") from exc
+        raise NoFileError(f"block {link.cid} is {exc}") from exc
     total = sum(each.size for each in links)
     if total != link.size:
-        raise UserError(f"block {link.cid} lists {total} bytes where the file is said to have {link.size}")
+        raise NoFileError(f"block {link.cid} lists {total} bytes where the file is said to have {link.size}")
     if links[-1].size == 0 or any(each.size < MIN_PIECE for each in links[:-1]):
-        raise UserError(f"block {link.cid} cuts the file into pieces of less than {MIN_PIECE} bytes")
+        raise NoFileError(f"block {link.cid} cuts the file into pieces of less than {MIN_PIECE} bytes")
     return links
 
 

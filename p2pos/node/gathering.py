@@ -106,7 +106,7 @@ class Gathering:
                     continue
                 try:
                     links = await trio.to_thread.run_sync(self._lacking, file)
-                except UserError:  # no file, or of another size
+                except unixfs.NoFileError:
                     failed[number] = file.role
                     continue
                 links = links[:MAX_ROUND]

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pos.assets import files
+from p2pos.assets.formats import images
 from p2pos.assets.formats.reader import FormatError
 from tests.assets.items import glb
 
@@ -70,6 +71,7 @@ def test_one_type_is_not_another(name, claimed):
         check(BY_NAME[name], claimed)
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=300), media_type=st.sampled_from(sorted(files.CHECKS)))
 def test_any_bytes_are_looked_at_or_refused(data, media_type):
     """A stranger's bytes raise nothing but FormatError."""
@@ -159,6 +161,14 @@ def test_pictures_that_are_none_are_refused(data, fault):
         check(data, "image/png")
 
 
+def test_crumbs_are_no_endless_work():
+    """A file of nothing but empty pieces is refused after so many."""
+    empty = (0).to_bytes(4, "big") + b"teXt" + zlib.crc32(b"teXt").to_bytes(4, "big")
+    crumbs = png(ihdr(1, 1)) + empty * (images.MAX_CHUNKS + 1)
+    with pytest.raises(FormatError, match="is none"):
+        check(crumbs, "image/png")
+
+
 def test_an_unknown_type_is_said_to_be_unchecked():
     """Nothing but its size is looked at, and that is said; another size is refused all the same."""
     look = check(b"anything", "video/mp4")
@@ -168,7 +178,7 @@ def test_an_unknown_type_is_said_to_be_unchecked():
         check(b"anything", "video/mp4", size=3)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
 def test_text_is_utf_8(text):
     """Any text passes as such, cut wherever it is; bytes that are none don't."""

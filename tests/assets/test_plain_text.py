@@ -1,7 +1,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pos.assets.plain_text import plain, warnings
@@ -23,6 +23,7 @@ def test_what_does_not_show_is_refused(char):
         plain(f"a{char}b")
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_plain_text_is_composed_and_visible(text):
     """Whatever is taken is in composed form and begins and ends with something."""

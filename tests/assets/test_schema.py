@@ -3,7 +3,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pos.assets.descriptor import Descriptor
@@ -42,6 +42,7 @@ def test_the_schema_is_one():
     assert json.loads(page.read_text()) == schema()
 
 
+@settings(deadline=None)
 @given(documents())
 def test_schema_and_parser_agree(value):
     """What one refuses the other refuses, but for what no schema can say."""

@@ -1,7 +1,7 @@
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pos.content import car, cid
@@ -17,6 +17,7 @@ def made(roots=None, blocks=NAMED):
     return file.getvalue()
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=40), st.sampled_from(["raw", "dag-pb"]))
 def test_a_car_reads_back(blocks, codec):
     """What is written is read: roots, names and blocks, each once."""
@@ -80,6 +81,7 @@ def test_what_is_no_car_is_refused(data, fault):
     assert "\n" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data):
     """A stranger's file raises nothing but CarError."""

@@ -1,7 +1,7 @@
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pos.content import cid
@@ -20,6 +20,7 @@ def test_known_cids(data):
     assert cid.of(data) == KNOWN[data]
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=32, max_size=32), st.sampled_from(["raw", "dag-pb"]))
 def test_bytes_and_text_are_one(digest, codec):
     """The 36 bytes and the text give one another, the codec and the digest."""
@@ -29,6 +30,7 @@ def test_bytes_and_text_are_one(digest, codec):
     assert cid.codec(name) == codec
 
 
+@settings(deadline=None)
 @given(st.text(max_size=70) | st.from_regex(r"\Ab[a-z2-7]{58}\Z"))
 def test_any_text_is_a_cid_in_its_one_form_or_refused(text):
     """Whatever is accepted is exactly what our own writing of it is."""

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pos.content import cid, store
@@ -7,6 +7,7 @@ from p2pos.content.store import Store
 from p2pos.errors import UnavailableError, UserError
 
 
+@settings(deadline=None)
 @given(blocks=st.lists(st.binary(max_size=50), max_size=5))
 def test_what_is_put_comes_back(tmp_path_factory, blocks):
     """Every block comes back by its CID, as often as one likes, and nothing else is there."""

@@ -2,7 +2,7 @@ import json
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pos.content import strict_json
@@ -13,6 +13,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_values_are_those_of_the_standard_parser(value: object) -> None:
     """What nests little is parsed as ever, brackets and quotes inside strings included."""
@@ -42,6 +43,7 @@ EXACT = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(EXACT)
 def test_documents_of_one_meaning_are_read(value: object) -> None:
     """Whole numbers up to 2⁵³ and anything else come back as they were."""

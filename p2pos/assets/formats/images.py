@@ -7,6 +7,8 @@ from p2pos.assets.formats.riff import chunks, form
 
 MAX_SIDE = 1 << 15
 """Pixels. Larger ones are made to exhaust whoever opens them."""
+MAX_CHUNKS = 1 << 18
+"""Of a PNG, segments of a JPEG: with 8 KiB each, as many writers have them, 2 GiB. Else small ones are endless work."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
 """PNG: bits per channel that each kind of colour may have."""
@@ -24,7 +26,7 @@ def png(reader: Reader) -> str:
         number += 1
         head = reader.exactly(8, f"chunk {number}'s header")
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
-        if length >= 1 << 31 or not kind.isalpha():
+        if number > MAX_CHUNKS or length >= 1 << 31 or not kind.isalpha():
             raise FormatError(f"its chunk {number} is none")
         crc = zlib.crc32(kind)
         first = b""
@@ -62,7 +64,7 @@ def jpeg(reader: Reader) -> str:
     if reader.exactly(2, "signature") != b"\xff\xd8":
         raise FormatError("it doesn't begin as a JPEG does")
     width = height = 0
-    while True:
+    for _ in range(MAX_CHUNKS):
         mark = reader.exactly(2, "marker")
         while mark == b"\xff\xff":  # padding
             mark = mark[1:] + reader.exactly(1, "marker")
@@ -78,6 +80,8 @@ def jpeg(reader: Reader) -> str:
             height, width = int.from_bytes(data[1:3], "big"), int.from_bytes(data[3:5], "big")
         if mark[1] == 0xDA:
             break
+    else:
+        raise FormatError(f"it has more than {MAX_CHUNKS} segments")
     _sides(width, height)
     tail = b""
     while piece := reader.some(PIECE):

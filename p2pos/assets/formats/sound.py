@@ -5,8 +5,12 @@ import zlib
 from p2pos.assets.formats.reader import FormatError, Reader
 from p2pos.assets.formats.riff import chunks, form
 
-MAX_PAGES = 1 << 24
-"""Of an Ogg: 64 KiB each, a TiB."""
+MAX_PAGES = 1 << 20
+"""Of an Ogg: twelve days of sound at the usual page a second."""
+MAX_FRAMES = 1 << 22
+"""Of an MP3: thirty hours of sound."""
+MAX_METADATA = 1 << 10
+"""Blocks of a FLAC; there are some five."""
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _OGG = {b"OpusHead": "Opus", b"\x01vorbis": "Vorbis", b"\x7fFLAC": "FLAC", b"Speex   ": "Speex"}
 _KBITS = (
@@ -98,6 +102,8 @@ def mp3(reader: Reader) -> str:
     while True:
         length, rate = _mp3_frame(head, reader.position - 4)
         frames += 1
+        if frames > MAX_FRAMES:
+            raise FormatError(f"it has more than {MAX_FRAMES} frames")
         if length - 4 >= reader.left:
             reader.drain()
             break
@@ -139,6 +145,8 @@ def flac(reader: Reader) -> str:
         number += 1
         head = reader.exactly(4, "metadata")
         last, kind, length = bool(head[0] & 0x80), head[0] & 0x7F, int.from_bytes(head[1:], "big")
+        if number > MAX_METADATA:
+            raise FormatError(f"it has more than {MAX_METADATA} blocks of metadata")
         if (number == 1) != (kind == 0) or kind == 127 or (kind == 0 and length != 34):
             raise FormatError("its first metadata does not say what the sound is")
         if kind == 0:
