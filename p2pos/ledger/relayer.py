@@ -227,7 +227,7 @@ class Relayer:
                 backoff_s = POLL_S
             except (UnavailableError, ChainError) as exc:
                 if not self.unreachable:
-                    self._log.warning("the chain does not answer", because=str(exc))
+                    self._log.warning("held up", because=str(exc))  # by the chain, or by the queue's disk
                 self.unreachable = str(exc)
                 backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
                 busy = True
