@@ -20,6 +20,7 @@ from tests.contract_model.contract import (
     UINT128_MAX,
     Contract,
 )
+from tests.contract_model.intents import SAMPLES, Lock, Spend
 from tests.contract_model.people import People
 from tests.contract_model.puppets import Hook, Wallet
 from tests.contract_model.signing import Signing
@@ -67,7 +68,7 @@ class Choices:
             self.withdraw_update: 1,
             self.signed: 42,
             self.again: 6,
-            self.unlock: 6,
+            self.unlock: 5,
             self.spend: 7,
             self.revoke_spend: 1,
             self.cancel: 2,
@@ -235,12 +236,14 @@ class Choices:
 
     def unlock(self) -> Draft:
         values = self.values
-        flawed = values.flawed()
+        flawed = values.flawed() or self._random.random() < 0.1
         inside = [key for key, hold in self._ledger.holds.items() if hold.amount or flawed]
         if not inside:
             return values.account(), self._signing.signed(self._signing.lock())
         owner, id_, world = values.one(inside)
-        return values.one((world, values.account())), Call("unlock", (owner, world, id_))
+        if flawed:
+            world = values.one((world, 0, values.world()))
+        return values.one((world or owner, values.account())), Call("unlock", (owner, world, id_))
 
     def spend(self) -> Draft:
         values, ledger = self.values, self._ledger
@@ -314,7 +317,16 @@ class Choices:
         values = self.values
         name = values.one(tuple(SELECTORS))
         junk = values.one((b"", b"\x01", SELECTORS[name][:3], SELECTORS[name], SELECTORS[name] + bytes(70)))
-        return values.one((Junk(junk), self.cancel()[1], self.mint()[1], self.spend()[1], Call("relayCalls", ((), 0))))
+        others = self.cancel()[1], self.mint()[1], self.spend()[1], self._ill_typed(), Call("relayCalls", ((), 0))
+        return values.one((Junk(junk), *others))
+
+    def _ill_typed(self) -> Call:
+        """A signed intent of which nothing is wrong but that an address or a time is too long for its type."""
+        intent = self.values.one(SAMPLES)
+        place = self.values.one((0, 1, 4) if isinstance(intent, Lock | Spend) else (0, 1))
+        too_long = intent[place] | (1 << 64 if place == 4 else 1 << 160)
+        changed = intent._replace(**{intent._fields[place]: too_long})
+        return self._signing.signed(changed)
 
     def _gas(self) -> int:
         if self._random.random() < 0.9:
@@ -368,6 +380,8 @@ class Choices:
             Call("mint", (account | 1 << 160, id_, 1)),
             Call("setApprovalForAll", (account, 2)),
             Call("spend", (account, id_, 0, account | 1 << 200)),
+            self._ill_typed(),
+            self._ill_typed(),
             Junk(b""),
             Junk(SELECTORS["mint"] + bytes(90)),
             Junk(b"\xde\xad\xbe\xef" + bytes(64)),

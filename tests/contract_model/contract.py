@@ -39,6 +39,7 @@ MIN_GAS_PER_INTENT = 100_000
 MAX_REASON_BYTES = 256
 UINT128_MAX = (1 << 128) - 1
 FROZEN, ISSUER, DELAYED = range(3)
+_SIGNED = frozenset(ENTRY_POINTS.values())
 RELAYABLE = frozenset(SELECTORS[name] for name in ENTRY_POINTS.values())
 
 LIMITS = {
@@ -395,6 +396,13 @@ class Contract:
 def _check_types(call: Member) -> None:
     if isinstance(call, Junk) or any(call.arguments[place] >> bits for place, bits in LIMITS.get(call.name, ())):
         raise RefusedError(errors.ILL_TYPED)
+    if call.name in _SIGNED and is_ill_typed(call.arguments[0]):
+        raise RefusedError(errors.ILL_TYPED)
+
+
+def is_ill_typed(intent: Intent) -> bool:
+    """Whether an address in it has more than 20 bytes, or a time more than 8."""
+    return bool(intent[0] >> 160 or intent[1] >> 160 or (isinstance(intent, Lock | Spend) and intent.until >> 64))
 
 
 def _in_snake_case(name: str) -> str:

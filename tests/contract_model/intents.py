@@ -198,3 +198,14 @@ ENTRY_POINTS: dict[type, str] = {
     Swap: "swapWithSignatures",
 }
 """By which function of the contract each takes effect."""
+
+_A_DAY = 1 << 40
+SAMPLES: tuple[Intent, ...] = (
+    Transfer(1, 2, 3, 4, 5, _A_DAY),
+    BatchTransfer(1, 2, (3, 4, 5), (6, 7, 8), 9, _A_DAY),
+    Lock(1, 2, 3, 4, 5, 6, _A_DAY),
+    Unlock(1, 2, 3, 4, _A_DAY),
+    Spend(1, 2, 3, 4, 5, 6, _A_DAY),
+    Swap(1, 2, (Item(3, 4), Item(5, 6)), (Item(7, 8),), 9, 10, _A_DAY),
+)
+"""One of each kind, of people that nobody is, good for a long time."""

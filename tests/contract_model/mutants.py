@@ -23,7 +23,9 @@ FIRST = 1000
 _ASIDE = re.compile(r"//(?! SPDX)[^\n]*|/\*.*?\*/|\"[^\"\n]*\"", re.DOTALL)
 """A comment (but for the licence, which the compiler wants) or a string."""
 _BODY = re.compile(r"\b(?:function\s+\w+|constructor)\s*\([^{};]*\{")
-_DECLARATION = re.compile(r"\(?\s*(?:u?int\d*|address|bool|bytes\d*|string|[A-Z]\w*)(?:\[\])*\s+(?:\w+\s+)?\w+")
+_DECLARATION = re.compile(
+    r"mapping\b|\(?\s*(?:u?int\d*|address|bool|bytes\d*|string|[A-Z]\w*)(?:\[\])*\s+(?:\w+\s+)?\w+"
+)
 _ORDER = re.compile(r"([\w.]+(?:\(\w*(?:\(\w+\))?\)[\w.]*)?) (<=|>=|<|>) ([\w.]+(?:\(\w*(?:\(\w+\))?\)[\w.]*)?)")
 _OFF_BY_ONE = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 
@@ -122,7 +124,7 @@ class _Author:
         if text.startswith("revert"):
             return
         if text.startswith("return "):
-            self._edits.append(_Edit(start + 7, end - 1, self._parts(start + 7, end - 1)))
+            self._edits.append(_Edit(start + 7, end - 1, self._returned(start + 7, end - 1)))
         elif _DECLARATION.match(text):
             self._edits.append(_Edit(start, end, self._orders(start, end)))
         elif not text.startswith(("return", *_NEEDED)):
@@ -131,14 +133,25 @@ class _Author:
                 _Edit(start, end, f"{{ if (block.number != {number}) {{ {self._source[start:end]} }} }}")
             )
 
+    def _returned(self, start: int, end: int) -> str:
+        """What a `return` gives: a choice, or an expression of parts."""
+        choice = self._split(start, end, "?")
+        if not choice:
+            return self._parts(start, end)
+        return f"({self._decided(start, choice[0], guards=False)}) {self._source[choice[0] : end]}"
+
     def _condition(self, start: int, end: int, *, guards: bool) -> None:
+        self._edits.append(_Edit(start, end, self._decided(start, end, guards=guards)))
+
+    def _decided(self, start: int, end: int, *, guards: bool) -> str:
+        """A condition that can be made to come out as it shouldn't."""
         text = self._parts(start, end)
         source = self._source[start:end]
         if not re.search(r"&&|\|\|", source):
             text = f"({text}) && block.number != {self._mutant(start, source, 'never')}"
         if not guards:
             text = f"({text}) || block.number == {self._mutant(start, source, 'always')}"
-        self._edits.append(_Edit(start, end, text))
+        return text
 
     def _parts(self, start: int, end: int) -> str:
         """An expression whose parts, joined by one kind of operator, can each be left out."""
@@ -159,7 +172,7 @@ class _Author:
         while at < end:
             if self._bare.startswith(joint, at):
                 places.append(at)
-                at += 2
+                at += len(joint)
             else:
                 at = self._closing(at) + 1 if self._bare[at] in "({[" else at + 1
         return places

@@ -10,6 +10,7 @@ from tests.contract_model.calls import Call, Member
 from tests.contract_model.contract import Contract, Outcome
 from tests.contract_model.errors import NOT_ENOUGH_GAS, Reason, Starting
 from tests.contract_model.events import uri_of
+from tests.contract_model.intents import SAMPLES, digest
 from tests.contract_model.invariants import Invariants
 from tests.contract_model.ledger import ItemClass, PuppetState
 from tests.contract_model.machine import CHAIN_ID, CONTRACT, TRANSACTION_GAS, Answer, Machine, as_text
@@ -128,6 +129,11 @@ class Pair:
         for interface, spoken in _INTERFACES.items():
             self._expect(Call("supportsInterface", (interface << 224,)), word(spoken))
         self._expect_refusal(Call("uri", (_NO_CLASS,)), errors.unknown_class(_NO_CLASS))
+        for intent in SAMPLES:
+            name = "hash" + type(intent).__name__
+            self._expect(Call(name, (intent,)), digest(self.model.signatures.separator, intent))
+            too_long = intent._replace(**{intent._fields[1]: intent[1] | 1 << 160})
+            self._expect_refusal(Call(name, (too_long,)), errors.ILL_TYPED)
         uneven = Call("balanceOfBatch", (self.people[:2], (_NO_CLASS,)))
         self._expect_refusal(uneven, errors.invalid_array_length(1, 2))
 

@@ -40,12 +40,12 @@ class Signing:
 
     def draft(self) -> Intent:
         """An intent of any kind."""
-        roll = self._random.random() * 50
+        roll = self._random.random() * 52
         for kind, share in (
             (self.transfer, 14),
             (self.batch, 8),
-            (self.lock, 9),
-            (self.unlock, 5 if self._lock_in_force() else 1),
+            (self.lock, 12),
+            (self.unlock, 4 if self._lock_in_force() else 1),
             (self.spend, 6),
         ):
             if (roll := roll - share) < 0:
@@ -89,6 +89,8 @@ class Signing:
         values = self._values
         owner, id_ = values.holding()
         world = values.world()
+        if (other := self._lock_in_force()) and self._random.random() < 0.5:
+            owner, id_, _ = other  # several worlds lock of one holding
         if values.flawed():
             owner, id_, world = values.one((self._lock_in_force() or (owner, id_, 0), (owner, id_, 0)))
         amount = values.amount(owner, id_) or (0 if values.flawed() else 1)

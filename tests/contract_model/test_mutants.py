@@ -24,6 +24,8 @@ SAME = {
     "Assets.sol `to.code.length == 0` left out": "who asks receivers asks none without code either",
     "Assets.sol `gasleft() < needed` <= instead": "differs at one amount of gas out of all that a sender may give",
     "Classes.sol `royalty` always": "writes a zero over a zero",
+    "Worlds.sol `lockers == 0` never": "counts locks from the first on, which takes more gas and comes to the same",
+    "Worlds.sol `account.lockers = lockers - ONE_LOCKER;` left out": "goes on counting, likewise",
     "Holdings.sol `to.code.length != 0` always": "who asks receivers asks none without code either",
     "Intents.sol `signer.code.length != 0` left out": "an account without code answers nothing, which is not yes",
 }

@@ -36,6 +36,9 @@ class Values:
         """How often a value is flawed; a call has a handful of them."""
         self._bound: list[tuple[int, int]] = []
         self._movable: list[tuple[int, int]] = []
+        self._focus: tuple[int, int] | None = None
+        self._focus_share = random.choice((0.0, 0.1, 0.4))
+        """How often a run comes back to one holding, so that much happens to it."""
         self._stale = 0
         self._drawn: dict[int, list[int]] = defaultdict(list)
 
@@ -72,6 +75,11 @@ class Values:
                 if balance:
                     (self._bound if ledger.is_soulbound(key[1]) else self._movable).append(key)
             self._stale = _REFRESH
+            if self._focus and (not self._movable or self._focus not in self._movable):
+                self._focus = None
+        if self.random.random() < self._focus_share and self._movable and not soulbound:
+            self._focus = self._focus or self.one(self._movable)
+            return self._focus
         holdings = self._bound if soulbound or self.random.random() < 0.03 else self._movable
         if holdings and self.random.random() > 0.02:
             return self.one(holdings)
