@@ -7,7 +7,7 @@ TOOLS := contracts/node_modules/.package-lock.json
 INTEROP := tests/interop/node_modules/.package-lock.json
 CLIENTS := tests/evm/node_modules/.package-lock.json
 
-.PHONY: setup demo test lint soak clean docs
+.PHONY: setup demo test lint soak slither clean docs
 
 setup: $(STAMP) $(TOOLS) $(INTEROP) $(CLIENTS)
 
@@ -48,10 +48,14 @@ test: lint
 soak: setup
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
+# Known kinds of faults in the contract; in an environment of its own, which it makes.
+slither: setup
+	$(BIN)/python scripts/slither.py
+
 docs: setup
 	$(BIN)/python scripts/make_docs.py
 	$(BIN)/python scripts/make_dashboard.py
 
 clean:
-	rm -rf $(VENV) contracts/node_modules contracts/out contracts/cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-slither contracts/node_modules contracts/out contracts/cache .mypy_cache .pytest_cache .ruff_cache
 	rm -rf .p2pos demo-summary.json

@@ -1,6 +1,6 @@
 """Compile contracts/src/Assets.sol into the package data p2pos/ledger/contracts/Assets.json.
 
-    python scripts/build_contracts.py            writes it
+    python scripts/build_contracts.py            writes it, and what stands in which storage slot: snapshots/Layout.json
     python scripts/build_contracts.py --check    compares; exits 1 with one line when the source says otherwise
     python scripts/build_contracts.py --test     runs the contract's Foundry tests
 
@@ -25,6 +25,7 @@ MODULES = CONTRACTS / "node_modules"
 SOURCE = "src/Assets.sol"
 NAME = "Assets"
 ARTIFACT = ROOT / "p2pos" / "ledger" / "contracts" / "Assets.json"
+LAYOUT = CONTRACTS / "snapshots" / "Layout.json"
 TIMEOUT_S = 600  # the compiler takes 4 s, and with the tests 15 s on two cores; forty times that and something hangs
 
 # All but the last as in contracts/foundry.toml, so that what is tested is what is packaged.
@@ -32,7 +33,9 @@ SETTINGS: dict[str, Any] = {
     "evmVersion": "prague",
     "optimizer": {"enabled": True, "runs": 1_000},  # 10,000 save a transfer 0.1 % and take 2,800 bytes more
     "metadata": {"bytecodeHash": "none"},
-    "outputSelection": {"*": {NAME: ["abi", "metadata", "evm.bytecode.object", "evm.deployedBytecode"]}},
+    "outputSelection": {
+        "*": {NAME: ["abi", "metadata", "storageLayout", "evm.bytecode.object", "evm.deployedBytecode"]}
+    },
 }
 
 
@@ -54,9 +57,11 @@ def find_node() -> Path:
 
 
 def compile_contract(instead: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What solc makes of the source: the text of Assets.json as a value. Raises BuildError with solc's first error.
+    """What solc makes of the source: the text of Assets.json as a value, and under "storageLayout" that of Layout.json.
 
     `instead`: by path from contracts/, texts to take in place of the files.
+
+    Raises BuildError with solc's first error.
     """
     if not (MODULES / "solc").is_dir():
         raise BuildError("contracts/node_modules is missing: run `make setup`")
@@ -97,25 +102,54 @@ def compile_contract(instead: Mapping[str, str] | None = None) -> dict[str, Any]
         "immutableReferences": sorted(
             ({"start": place["start"], "length": place["length"]} for place in places), key=lambda p: p["start"]
         ),
+        "storageLayout": layout(built["storageLayout"]),
     }
 
 
-def render(artifact: dict[str, Any]) -> str:
-    """The bytes of Assets.json: the same for the same value."""
-    return json.dumps(artifact, indent=1, ensure_ascii=True) + "\n"
+def layout(told: dict[str, Any]) -> dict[str, list[str]]:
+    """What stands in which storage slot, as lines that change only if it does; solc's own names hold source places.
+
+    `told`: solc's storageLayout. Under "" the contract's own variables, and under each struct's name its fields; a line
+    is slot, first byte within it, size in bytes, type, name.
+    """
+    types = told["types"] or {}
+
+    def lines(fields: list[dict[str, Any]]) -> list[str]:
+        return [
+            f"{field['slot']} {field['offset']} {types[field['type']]['numberOfBytes']} "
+            f"{types[field['type']]['label']} {field['label']}"
+            for field in fields
+        ]
+
+    structs = {
+        kind["label"].removeprefix("struct "): lines(kind["members"]) for kind in types.values() if "members" in kind
+    }
+    return {"": lines(told["storage"]), **dict(sorted(structs.items()))}
+
+
+def render(value: dict[str, Any]) -> str:
+    """The bytes of a file: the same for the same value."""
+    return json.dumps(value, indent=1, ensure_ascii=True) + "\n"
+
+
+def files(built: dict[str, Any]) -> dict[Path, dict[str, Any]]:
+    """What belongs into which file of what `compile_contract` made."""
+    return {ARTIFACT: {key: built[key] for key in built if key != "storageLayout"}, LAYOUT: built["storageLayout"]}
 
 
 def check() -> None:
-    """Raise BuildError unless the packaged artifact is what the source compiles to."""
-    if not ARTIFACT.is_file():
-        raise BuildError(f"{ARTIFACT.relative_to(ROOT)} is missing: run `python scripts/build_contracts.py`")
-    built, packaged = compile_contract(), json.loads(ARTIFACT.read_text(encoding="utf-8"))
-    keys = [key for key in {**built, **packaged} if built.get(key) != packaged.get(key)]
-    if keys:
-        raise BuildError(
-            f"{ARTIFACT.relative_to(ROOT)} differs from contracts/{SOURCE} in {', '.join(keys)}: "
-            "run `python scripts/build_contracts.py` and commit the result"
-        )
+    """Raise BuildError unless the packaged artifact and the recorded layout are what the source compiles to."""
+    for file, built in files(compile_contract()).items():
+        shown = file.relative_to(ROOT)
+        if not file.is_file():
+            raise BuildError(f"{shown} is missing: run `python scripts/build_contracts.py`")
+        recorded = json.loads(file.read_text(encoding="utf-8"))
+        keys = [key for key in {**built, **recorded} if built.get(key) != recorded.get(key)]
+        if keys:
+            raise BuildError(
+                f"{shown} differs from contracts/{SOURCE} in {', '.join(key or 'its variables' for key in keys)}: "
+                "run `python scripts/build_contracts.py` and commit the result"
+            )
 
 
 def run_tests(arguments: list[str]) -> int:
@@ -144,13 +178,14 @@ def main() -> int:
         if options.check:
             check()
             return 0
-        text = render(compile_contract())
+        texts = {file: render(value) for file, value in files(compile_contract()).items()}
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
-    ARTIFACT.parent.mkdir(parents=True, exist_ok=True)
-    ARTIFACT.write_text(text, encoding="utf-8")
-    print(f"wrote {ARTIFACT.relative_to(ROOT)}")
+    for file, text in texts.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        print(f"wrote {file.relative_to(ROOT)}")
     return 0
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,7 +131,7 @@ def rpc(url: str, method: str, *params: object) -> object:
 
 
 def test_artifact_is_the_sources(builder: ModuleType) -> None:
-    """The packaged ABI and bytecode are what the source compiles to."""
+    """The packaged ABI and bytecode, and the recorded storage layout, are what the source compiles to."""
     builder.check()
 
 
@@ -148,6 +149,29 @@ def test_a_stale_artifact_is_one_clear_line(
     assert line.startswith("Assets.json differs from contracts/src/Assets.sol in bytecode: run ")
 
 
+def test_a_changed_layout_is_one_clear_line(
+    builder: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A storage slot that moved fails the check with one line that names the struct."""
+    recorded = json.loads(builder.LAYOUT.read_text())
+    moved = {**recorded, "Holdings.Account": recorded["Holdings.Account"][::-1]}
+    monkeypatch.setattr(builder, "ROOT", tmp_path)
+    monkeypatch.setattr(builder, "ARTIFACT", tmp_path / "Assets.json")
+    monkeypatch.setattr(builder, "LAYOUT", tmp_path / "Layout.json")
+    builder.ARTIFACT.write_bytes((ROOT / "p2pos" / "ledger" / "contracts" / "Assets.json").read_bytes())
+    builder.LAYOUT.write_text(json.dumps(moved))
+    monkeypatch.setattr("sys.argv", ["build_contracts.py", "--check"])
+    assert builder.main() == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Layout.json differs from contracts/src/Assets.sol in Holdings.Account: run ")
+
+
+def test_it_fits_on_chains() -> None:
+    """The code is within EIP-170's bound, and the deploying transaction within EIP-3860's."""
+    assert len(artifact().deployed_bytecode) <= 24_576
+    assert len(artifact().bytecode) <= 49_152
+
+
 def test_foundry(builder: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """Forge's tests of the contract pass, and its gas figures are those on record."""
     monkeypatch.setenv("FORGE_SNAPSHOT_CHECK", "true")
@@ -155,6 +179,18 @@ def test_foundry(builder: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: py
     output = capfd.readouterr()
     assert status == 0, output.out + output.err
     assert re.search(r"\b0 failed, 0 skipped", output.out)
+
+
+@pytest.mark.soak
+def test_foundry_for_long(
+    builder: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The same with many more cases, other ones each time."""
+    monkeypatch.setenv("FOUNDRY_PROFILE", "soak")
+    monkeypatch.setattr(builder, "TIMEOUT_S", 7200)
+    status = builder.run_tests(["--fuzz-seed", hex(secrets.randbits(64)), "--no-match-contract", "GasTest"])
+    output = capfd.readouterr()
+    assert status == 0, output.out + output.err
 
 
 def test_functions() -> None:
