@@ -59,7 +59,7 @@ PURE = (
         f"ledger/{name}.py"
         for name in ("typed_data", "intents", "calldata", "events", "fees", "records", "reverts", "abi")
     ),
-    *(f"ledger/{name}.py" for name in ("settlement", "eip712", "plain_words", "signatures", "terms")),
+    *(f"ledger/{name}.py" for name in ("settlement", "eip712", "plain_words", "signatures", "story", "terms")),
     *(f"ledger/{name}.py" for name in ("packed", "queue_records", "batching", "lines", "transaction")),
     *(f"ledger/index_{name}.py" for name in ("decode", "schema", "state")),
     *(f"ledger/{name}.py" for name in ("deeds", "cautions", "clef", "naming", "mnemonic", "keystore")),

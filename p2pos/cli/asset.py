@@ -7,13 +7,14 @@ import click
 from p2pos.cli.asset_bundle import bundle
 from p2pos.cli.asset_common import DAY_S, read_file, wallet_option
 from p2pos.cli.asset_content import export, fetch, import_, metadata_
+from p2pos.cli.asset_history import history
 from p2pos.cli.asset_intents import carry_out, chain_time, print_receipt, sign, submit
 from p2pos.cli.asset_issue import burn, class_, mint, minter
 from p2pos.cli.asset_kinds import lock, send, spend, unlock
 from p2pos.cli.asset_kinds import sign as sign_group
 from p2pos.cli.asset_swap import swap
 from p2pos.cli.asset_verify import verify
-from p2pos.cli.asset_views import history, list_, show
+from p2pos.cli.asset_views import list_, show
 from p2pos.cli.names import Ledger
 from p2pos.cli.options import json_option, print_json, with_settings
 from p2pos.cli.passphrases import fd_option

@@ -1,4 +1,4 @@
-"""`p2pos asset list`, `show` and `history`: what the chain says."""
+"""`p2pos asset list` and `show`: what the chain says."""
 
 import json
 from typing import Any
@@ -12,7 +12,6 @@ from p2pos.cli.tables import print_table
 from p2pos.config import Settings
 from p2pos.content import cid
 from p2pos.errors import UserError
-from p2pos.ledger.index_history import Happening
 from p2pos.ledger.plain_words import when
 from p2pos.ledger.records import ClassInfo
 from p2pos.ledger.terms import Policy
@@ -129,42 +128,3 @@ def _terms(ledger: Ledger, found: ClassInfo) -> list[tuple[str, str]]:
     if found.royalty_bps:
         rows.append(("royalty", f"{found.royalty_bps / 100:g} % to {ledger.name(found.royalty_receiver)}"))
     return rows
-
-
-@click.command()
-@click.option("--of", "who", help="A wallet's name or an address.")
-@click.option("--class", "item", help="A class.")
-@click.option("--most", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Lines, the newest ones.")
-@json_option
-@with_settings("rpc_url", "contract")
-def history(settings: Settings, who: str | None, item: str | None, most: int, as_json: bool) -> None:
-    """Show what happened, newest first."""
-    ledger = Ledger(settings)
-    account = ledger.who(who) if who else ""
-    block = ledger.indexer.sync()
-    id_ = ledger.class_id(item) if item else None
-    lines = ledger.index.history(account=account, id_=id_, most=most)
-    if as_json:
-        items = ledger.items()
-        rows = [{**one.as_json(), "name": items.get(one.id) if one.id is not None else None} for one in lines]
-        print_json({"block": block, "happenings": rows})
-        return
-    print_table(
-        ("block", "what", "from", "to", "item", "transaction"),
-        [_line(ledger, one) for one in lines],
-    )
-
-
-def _line(ledger: Ledger, one: Happening) -> tuple[str, ...]:
-    if (one.kind, one.id, one.amount) == ("moved", 0, 0) and one.one == one.other:
-        # how `p2pos asset cancel` uses up a nonce through a relayer
-        return str(one.block), "cancelled", ledger.name(one.one), "", "", one.transaction
-    if one.kind == "swapped":
-        sides = [", ".join(f"{amount} × {ledger.item(id_)}" for id_, amount in side) for side in one.sides]
-        what = " for ".join(side or "nothing" for side in sides)
-    elif one.id is None:
-        what = "" if one.nonce is None else f"nonce {one.nonce}"
-    else:
-        what = ("" if one.amount is None else f"{one.amount} × ") + ledger.item(one.id)
-    giver = "" if one.kind == "made" else ledger.name(one.one)
-    return str(one.block), one.kind, giver, ledger.name(one.other), what, one.transaction

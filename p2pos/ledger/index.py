@@ -191,9 +191,11 @@ class Index:
         )
         return found is not None and bool(int.from_bytes(found[0], "big") >> raw[31] & 1)
 
-    def history(self, *, account: str = "", id_: int | None = None, most: int = 100) -> list[Happening]:
-        """What happened to an account, a class, or both together, newest first."""
-        return read_history(self.store, account=account, id_=id_, most=most)
+    def history(
+        self, *, account: str = "", id_: int | None = None, most: int = 100, oldest: bool = False
+    ) -> list[Happening]:
+        """What happened to an account, a class, or both together; the newest first, or the oldest."""
+        return read_history(self.store, account=account, id_=id_, most=most, oldest=oldest)
 
     def state(self) -> list[Cells]:
         """All cells of all tables, in row numbers."""

@@ -112,40 +112,46 @@ class Happening:
         return fixed | {name: value for name, value in more.items() if value not in (None, "", [], {})}
 
 
-def read_history(store: Store, *, account: str = "", id_: int | None = None, most: int = 100) -> list[Happening]:
-    """What happened to an account, a class, or both together, newest first."""
+def read_history(
+    store: Store, *, account: str = "", id_: int | None = None, most: int = 100, oldest: bool = False
+) -> list[Happening]:
+    """What happened to an account, a class, or both together; the newest first, or the oldest."""
     names = ([bytes.fromhex(account[2:])] if account else []) + ([] if id_ is None else [id_.to_bytes(32, "big")])
     numbers = store.numbers(names)
     if len(numbers) < len(names):
         return []
+    order = "ASC" if oldest else "DESC"
     if not names:
-        rows = store.rows(f"{_SELECT} ORDER BY h.seq DESC LIMIT ?", (most,))
-        return _lines(rows)
-    seqs = _seqs(store, [numbers[name] for name in names], most)
+        return _lines(store.rows(f"{_SELECT} ORDER BY h.seq {order} LIMIT ?", (most,)))
+    seqs = _seqs(store, [numbers[name] for name in names], most, oldest=oldest)
     rows = []
     for start in range(0, len(seqs), ROWS):
         chunk = seqs[start : start + ROWS]
-        rows += store.rows(f"{_SELECT} WHERE h.seq IN ({', '.join('?' * len(chunk))}) ORDER BY h.seq DESC", chunk)
+        rows += store.rows(f"{_SELECT} WHERE h.seq IN ({', '.join('?' * len(chunk))}) ORDER BY h.seq {order}", chunk)
     return _lines(rows)
 
 
-def _seqs(store: Store, names: Sequence[int], most: int) -> list[int]:
-    """The newest happenings that have all of these one or two names, newest first."""
+def _seqs(store: Store, names: Sequence[int], most: int, *, oldest: bool) -> list[int]:
+    """The happenings that have all of these one or two names, the newest first, or the oldest."""
     newest = store.one("SELECT max(seq) FROM happenings")
     if newest is None or newest[0] is None:
         return []
     both = "AND EXISTS (SELECT 1 FROM mentions o WHERE o.segment = m.segment AND o.name = ? AND o.seq = m.seq)"
+    order = "ASC" if oldest else "DESC"
     found: list[int] = []
-    segment = newest[0] >> SEGMENT_BITS
-    while segment >= 0 and len(found) < most:
-        group = range(segment, max(segment - GROUP, -1), -1)
+    segments = range((newest[0] >> SEGMENT_BITS) + 1)
+    if not oldest:
+        segments = segments[::-1]
+    for start in range(0, len(segments), GROUP):
+        group = segments[start : start + GROUP]
         rows = store.rows(
             f"SELECT m.seq FROM mentions m WHERE m.segment IN ({', '.join('?' * len(group))}) AND m.name = ?"  # noqa: S608 - question marks
-            f" {both if len(names) > 1 else ''} ORDER BY m.seq DESC LIMIT ?",
+            f" {both if len(names) > 1 else ''} ORDER BY m.seq {order} LIMIT ?",
             (*group, *names, most - len(found)),
         )
         found += [seq for (seq,) in rows]
-        segment -= GROUP
+        if len(found) >= most:
+            break
     return found
 
 

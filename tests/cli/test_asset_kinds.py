@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 
@@ -254,6 +255,53 @@ def test_the_life_of_a_class(coins, ground):
     assert "nothing to change" in coins.fails(2, *update, "--attribute", "year=2026")
     assert coins.run("asset", "show", "Medal") == 0
     assert "royalty\t2.5 % to bob" in coins.out
+
+
+def test_a_story(coins, bobs, ground, tmp_path):
+    """History tells all that happened to an item, in order, with block, time and transaction."""
+    by_operator, by_alice = ("--wallet", "operator", "--yes"), ("--wallet", "alice", "--yes")
+    coins.json("asset", "class", "new", "Key", "--cap", "2", "--policy", "issuer", *by_operator)
+    coins.json("asset", "mint", "Key", "--to", "alice", "--amount", "2", *by_operator)
+    coins.json("asset", "lock", "Key", "--world", "operator", "--for-s", "3600", *by_alice)
+    coins.json("asset", "unlock", "Key", "--owner", "alice", *by_operator)
+    file = offer(coins, tmp_path / "offer.json", give=("Key", "1"))
+    bobs.json("asset", "swap", "accept", file, "--wallet", "bob", "--yes")
+    coins.json("asset", "spend", "allow", "Key", "--world", "bob", "--max", "1", *by_alice)
+    coins.json("asset", "spend", "use", "Key", "--owner", "alice", "--burn", "--wallet", "bob", "--yes")
+    coins.json("asset", "class", "update", "Key", "--attribute", "teeth=4", *by_operator)
+    told = coins.json("asset", "history", "Key", "--oldest")["happenings"]
+    stories = [one["story"] for one in told]
+    assert stories == [
+        "operator made the class Key: at most 2 ever, to be changed by the issuer",
+        "operator made 2 × Key for alice",
+        f"alice carried 1 × Key into world operator, to stay until {stories[2].rpartition('until ')[2]}",
+        "1 × Key of alice's came back from world operator",
+        "alice swapped 1 × Key for 20 × Coin with bob",
+        f"alice let world bob take up to 1 × Key, until {stories[5].rpartition('until ')[2]}",
+        "world bob took 1 × Key from alice, as allowed, and destroyed it",
+        stories[7],
+    ]
+    assert stories[7].startswith("version 2 of Key came into force, described by bafkrei")
+    assert [one["story"] for one in coins.json("asset", "history", "Key")["happenings"]] == stories[::-1]
+    assert [one["story"] for one in coins.json("asset", "history", "Key", "--most", "2")["happenings"]] == stories[
+        :5:-1
+    ]
+    blocks = [one["block"] for one in told]
+    assert blocks == sorted(blocks)
+    block = ground.anvil.rpc.call("eth_getBlockByNumber", hex(blocks[4]), True)
+    assert told[4]["timestamp"] == int(block["timestamp"], 16)
+    assert told[4]["transaction"] in {one["hash"] for one in block["transactions"]}
+    both = coins.json("asset", "history", "Key", "--wallet", "bob", "--oldest")["happenings"]
+    assert [one["story"] for one in both] == [stories[4], stories[5], stories[6]]
+
+
+def test_a_story_as_csv(coins):
+    """--csv prints a head and a line for each happening, as a spreadsheet reads it."""
+    assert coins.run("asset", "history", COIN, "--csv", "--oldest", "--most", "2") == 0
+    head, first, second = csv.reader(coins.out.splitlines())
+    assert dict(zip(head, first, strict=True))["story"].startswith("operator made the class Coin: without a limit")
+    assert dict(zip(head, second, strict=True))["amount"] == "1000"
+    assert "either --csv or" in coins.fails(2, "asset", "history", "--csv", "--json")
 
 
 @pytest.mark.parametrize(
