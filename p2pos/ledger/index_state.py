@@ -57,6 +57,9 @@ Cells = dict[Key, Value | None]
 Undo = list[tuple[int, Key, Value | None]]
 """(table, key, what stood there; None where nothing did)."""
 
+_DONE_BY_OPERATOR = frozenset({"made", "spent"})
+"""Moves that belong to the story of whoever called the contract as well: a minter's and a world's. Who calls it for the
+others is a relayer, or a party."""
 HAPPENING_COLUMNS = "seq tx log position kind one other operator item amount extra".split()  # noqa: SIM905 - shorter
 
 
@@ -198,6 +201,8 @@ class _Fold:
                 mentions.append((segment, giver, seq))
             if target and taker != giver:
                 mentions.append((segment, taker, seq))
+            if kind in _DONE_BY_OPERATOR and names[operator] not in {giver, taker}:
+                mentions.append((segment, names[operator], seq))
             self.seq = seq + 1
 
     # ---- cells
