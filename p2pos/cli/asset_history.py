@@ -8,8 +8,8 @@ import click
 
 from p2pos.cli.names import Ledger
 from p2pos.cli.options import json_option, print_json, with_settings
-from p2pos.cli.signing import printable
 from p2pos.cli.tables import print_table
+from p2pos.cli.warnings import printable
 from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.ledger import story
