@@ -157,8 +157,8 @@ def run(figures: Figures, *, quick: bool, device: str) -> int:
 
         raws = [_raw(ground, seconds["raw"])]
         trial = rate("batches, a trial", 2.0, 20_000, MAX_BATCH, MAX_OPEN)
-        # half as many again as the trial's rate would carry, so that they don't run out
-        enough = int(1.5 * trial.per_s * seconds["batch"])
+        # nearly twice as many as the trial's rate would carry, so that they don't run out
+        enough = int(1.8 * trial.per_s * seconds["batch"])
         batch = rate("batches", seconds["batch"], enough, MAX_BATCH, MAX_OPEN)
         raws.append(_raw(ground, seconds["raw"]))
         single = rate("singly", seconds["single"], int(4000 * seconds["single"]), 1, SINGLES_OPEN)
