@@ -3,8 +3,8 @@
 Pure: `typed_data` (EIP-712), `intents` (a signed intent and its refusals), `calldata`, `events`, `reverts`, `records`,
 `transaction` and `fees` (the contract and the chain, as bytes and back), `settlement` (what became of an intent),
 `batching` (which share a transaction), `lines` (a sender's nonces), `packed` (an intent in the queue). Before signing:
-`plain_words` (an intent in a sentence), `deeds` (a transaction in one), `cautions` (what is unusual), `naming` (what may
-be a name). Keys: `keystore`, `mnemonic`, `clef` (what an external signer says).
+`plain_words` (an intent in a sentence), `deeds` (a transaction in one), `cautions` (what is unusual), `naming` (what
+may be a name). Keys: `keystore`, `mnemonic`, `clef` (what an external signer says).
 
 I/O: `signer` (who signs), `wallet` (the files of wallets), `external_signer`, `contacts`, `people` (both by name),
 `private_file`, `passphrase`, `nonces`; `rpc` (JSON-RPC in arrays, from one end point or a `rpc_pool`) and
