@@ -1,4 +1,4 @@
-"""Write docs/grafana/p2pos.json, the Grafana dashboard of a swarm, from the list of its panels below.
+"""Write Grafana's dashboards, docs/grafana/p2pos.json and p2pos-relayer.json, from the lists of their panels below.
 
 `--check` compares, and ends 1 where the file has drifted. Every query names the instances that are chosen at the top of
 the dashboard; rates are over Grafana's own interval.
@@ -55,9 +55,9 @@ def quantiles(histogram: str) -> tuple[tuple[str, str], ...]:
     return (quantile(0.5, histogram), "p50"), (quantile(0.95, histogram), "p95")
 
 
-def gauge(name: str) -> str:
+def gauge(name: str, **labels: str) -> str:
     """As it is."""
-    return f"{name}{{{HERE}}}"
+    return f"{name}{{{_with(labels)}}}"
 
 
 def _with(labels: dict[str, str]) -> str:
@@ -76,7 +76,9 @@ FEW = ((RED, None), (YELLOW, 1.0), (GREEN, 2.0))
 
 USED = gauge("p2pos_kv_cache_used_tokens")
 
-ROWS: dict[str, tuple[Panel, ...]] = {
+Rows = dict[str, tuple[Panel, ...]]
+
+ROWS: Rows = {
     "The swarm": (
         stat("Nodes scraped", f"count({gauge('p2pos_node_info')})", "Nodes that Prometheus reaches."),
         stat("Nodes known", f"max({gauge('p2pos_known_nodes')})", "Nodes that any of these believes to be there."),
@@ -316,11 +318,167 @@ ROWS: dict[str, tuple[Panel, ...]] = {
 }
 
 
-def dashboard() -> dict[str, Any]:
+RELAYER_ROWS: Rows = {
+    "Intents": (
+        stat(
+            "Waiting",
+            f"sum({gauge('p2pos_relayer_intents', state='accepted')})",
+            "Taken in, and in no transaction yet.",
+        ),
+        stat(
+            "Oldest",
+            f"max({gauge('p2pos_relayer_queue_age_seconds')})",
+            "Since when the oldest intent that is not settled waits.",
+            "s",
+            (GREEN, None),
+            (YELLOW, 60.0),
+            (RED, 300.0),
+        ),
+        stat("Trouble", f"max({gauge('p2pos_relayer_trouble')})", "1: `relayer status` says which.", "short", *BAD),
+        stat(
+            "Last block",
+            f"max({gauge('p2pos_relayer_block_age_seconds')})",
+            "For how long no new block has been seen. A devnet makes one at least each 12 s.",
+            "s",
+            (GREEN, None),
+            (YELLOW, 60.0),
+            (RED, 120.0),
+        ),
+        stat("Head", f"max({gauge('p2pos_relayer_head_block')})", "The newest block seen."),
+        stat(
+            "Coin",
+            f"min({gauge('p2pos_relayer_sender_balance_ether')})",
+            "Of the poorest sender.",
+            "short",
+            (RED, None),
+            (YELLOW, 0.05),
+            (GREEN, 0.5),
+        ),
+        Panel(
+            "Taken in and done",
+            (
+                (rate("p2pos_relayer_accepted_total"), "{{instance}} accepted"),
+                (rate("p2pos_relayer_settled_total"), "{{instance}} settled"),
+                (rate("p2pos_relayer_failed_total"), "{{instance}} failed"),
+            ),
+            "Intents per second.",
+        ),
+        Panel(
+            "Refused",
+            ((rate("p2pos_relayer_refused_total", "reason"), "{{reason}}"),),
+            "Per second. `limited`: its signer asks too much; `unavailable`: the relayer is full, or its chain away.",
+            stacked=True,
+        ),
+        Panel(
+            "In the queue's file",
+            ((gauge("p2pos_relayer_intents"), "{{instance}} {{state}}"),),
+            "Intents by state, since the file was made.",
+        ),
+        Panel("Time of an admission", quantiles("p2pos_relayer_admit_seconds"), "Checked, tried, on disk.", "s"),
+        Panel(
+            "Intents in a transaction",
+            (
+                (
+                    f"{rate('p2pos_relayer_batch_intents_sum')} / {rate('p2pos_relayer_batch_intents_count')}",
+                    "{{instance}}",
+                ),
+            ),
+            "On average: how well batches are filled.",
+        ),
+        Panel("Batches under way", ((gauge("p2pos_relayer_open_batches"), "{{instance}}"),), "Of all senders."),
+    ),
+    "Transactions": (
+        Panel(
+            "Sent",
+            (
+                (rate("p2pos_relayer_transactions_total"), "{{instance}} signed"),
+                (rate("p2pos_relayer_replacements_total"), "{{instance}} of them outbid another"),
+                (rate("p2pos_relayer_rebroadcasts_total"), "{{instance}} handed over again"),
+            ),
+            "Per second.",
+        ),
+        Panel(
+            "Undone",
+            (
+                (rate("p2pos_relayer_batches_lost_total"), "{{instance}} lost"),
+                (rate("p2pos_relayer_batches_reorganised_total"), "{{instance}} reorganised"),
+            ),
+            "Batches per second that could get into no block any more, and whose block was taken back.",
+        ),
+        Panel(
+            "Gas of an intent",
+            ((f"{rate('p2pos_relayer_gas_total')} / {rate('p2pos_relayer_settled_total')}", "{{instance}}"),),
+            "Gas of all transactions, by intents that took effect.",
+        ),
+        Panel("Fees", ((rate("p2pos_relayer_fee_ether_total"), "{{instance}}"),), "Coin per second."),
+        Panel("Coin", ((gauge("p2pos_relayer_sender_balance_ether"), "{{sender}}"),), "Of each sender."),
+        Panel("Batches by sender", ((gauge("p2pos_relayer_sender_open_batches"), "{{sender}}"),), "Under way."),
+    ),
+    "End points": (
+        Panel(
+            "Believed",
+            (
+                (gauge("p2pos_relayer_rpc_good"), "{{endpoint}}"),
+                (gauge("p2pos_relayer_rpc_in_use"), "{{endpoint}} in use"),
+            ),
+            "1 while the end point agrees with the others and answers.",
+        ),
+        Panel("Heads", ((gauge("p2pos_relayer_rpc_block"), "{{endpoint}}"),), "The block that each named last."),
+        Panel(
+            "Requests",
+            (
+                (rate("p2pos_relayer_rpc_requests_total", "endpoint"), "{{endpoint}}"),
+                (rate("p2pos_relayer_rpc_failures_total", "endpoint"), "{{endpoint}} failed"),
+            ),
+            "Per second.",
+        ),
+        Panel("Memory", ((gauge("process_resident_memory_bytes"), "{{instance}}"),), "Of the process.", "bytes"),
+        Panel("CPU", ((rate("process_cpu_seconds_total"), "{{instance}}"),), "Cores that it keeps busy.", "none"),
+        Panel("Open files", ((gauge("process_open_fds"), "{{instance}}"),), "Sockets are most of them."),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """What one dashboard is."""
+
+    page: Path
+    uid: str
+    title: str
+    text: str
+    rows: Rows
+    metric: str
+    """Whose instances can be chosen."""
+    label: str
+    """What an instance is."""
+
+
+SWARM = Dashboard(
+    PAGE,
+    UID,
+    "p2pos swarm",
+    "Nodes of a p2pos swarm: coverage, texts, failover, stages, network.",
+    ROWS,
+    "p2pos_node_info",
+    "Node",
+)
+RELAYERS = Dashboard(
+    PAGE.with_name("p2pos-relayer.json"),
+    "p2pos-relayer",
+    "p2pos relayers",
+    "Relayers: intents, transactions and what they cost, end points.",
+    RELAYER_ROWS,
+    "p2pos_relayer_head_block",
+    "Relayer",
+)
+
+
+def dashboard(one: Dashboard = SWARM) -> dict[str, Any]:
     """The whole dashboard, as Grafana imports it."""
     panels: list[dict[str, Any]] = []
     y = 0
-    for row, members in ROWS.items():
+    for row, members in one.rows.items():
         panels.append({"id": len(panels) + 1, "type": "row", "title": row, "collapsed": False, "panels": []})
         panels[-1]["gridPos"] = {"x": 0, "y": y, "w": COLUMNS, "h": 1}
         y += 1
@@ -332,9 +490,9 @@ def dashboard() -> dict[str, Any]:
             x, height = x + panel.width, max(height, panel.height)
         y += height
     return {
-        "uid": UID,
-        "title": "p2pos swarm",
-        "description": "Nodes of a p2pos swarm: coverage, texts, failover, stages, network.",
+        "uid": one.uid,
+        "title": one.title,
+        "description": one.text,
         "tags": ["p2pos"],
         "schemaVersion": SCHEMA,
         "version": 1,
@@ -345,17 +503,17 @@ def dashboard() -> dict[str, Any]:
         "timezone": "browser",
         "annotations": {"list": []},
         "links": [],
-        "templating": {"list": _variables()},
+        "templating": {"list": _variables(one)},
         "panels": panels,
     }
 
 
-def _variables() -> list[dict[str, Any]]:
+def _variables(one: Dashboard) -> list[dict[str, Any]]:
     source = {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus", "current": {}}
-    query = "label_values(p2pos_node_info, instance)"
+    query = f"label_values({one.metric}, instance)"
     instance = {
         "name": "instance",
-        "label": "Node",
+        "label": one.label,
         "type": "query",
         "datasource": SOURCE,
         "definition": query,
@@ -420,19 +578,20 @@ def _hidden(*columns: str) -> dict[str, Any]:
     return {"id": "organize", "options": {"excludeByName": dict.fromkeys(columns, True)}}
 
 
-def text() -> str:
+def text(one: Dashboard = SWARM) -> str:
     """The file."""
-    return json.dumps(dashboard(), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(dashboard(one), indent=1, ensure_ascii=False) + "\n"
 
 
 def main() -> None:
-    """Write the file, or check it."""
-    if "--check" not in sys.argv[1:]:
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(text(), encoding="utf-8")
-    elif PAGE.read_text(encoding="utf-8") != text():
-        print(f"{PAGE.name} is not what it is made from: run `make docs`", file=sys.stderr)
-        sys.exit(1)
+    """Write the files, or check them."""
+    for one in (SWARM, RELAYERS):
+        if "--check" not in sys.argv[1:]:
+            one.page.parent.mkdir(exist_ok=True)
+            one.page.write_text(text(one), encoding="utf-8")
+        elif one.page.read_text(encoding="utf-8") != text(one):
+            print(f"{one.page.name} is not what it is made from: run `make docs`", file=sys.stderr)
+            sys.exit(1)
 
 
 if __name__ == "__main__":

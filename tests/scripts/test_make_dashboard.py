@@ -1,35 +1,49 @@
-"""The Grafana dashboard is one that Grafana can import; that its queries find something is in `test_metrics`."""
+"""Grafana can import the dashboards; that their queries find something is in `test_metrics` and `test_relayer_http`."""
 
 import json
 from itertools import combinations
 from typing import Any
 
-from scripts import make_dashboard
+import pytest
 
-FOUND: dict[str, Any] = json.loads(make_dashboard.PAGE.read_text(encoding="utf-8"))
+from scripts import make_dashboard
+from scripts.make_dashboard import RELAYERS, SWARM, Dashboard
+
 KINDS = {"row", "stat", "table", "timeseries"}
 
 
-def test_the_file_is_what_it_is_made_from() -> None:
-    """docs/grafana/p2pos.json is exactly what `make docs` would write."""
-    assert make_dashboard.PAGE.read_text(encoding="utf-8") == make_dashboard.text()
+@pytest.fixture(params=[SWARM, RELAYERS], ids=lambda one: one.uid)
+def one(request: pytest.FixtureRequest) -> Dashboard:
+    found: Dashboard = request.param
+    return found
 
 
-def test_it_has_what_grafana_asks_for() -> None:
+@pytest.fixture
+def page(one: Dashboard) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(one.page.read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_file_is_what_it_is_made_from(one: Dashboard) -> None:
+    """The file is exactly what `make docs` would write."""
+    assert one.page.read_text(encoding="utf-8") == make_dashboard.text(one)
+
+
+def test_it_has_what_grafana_asks_for(one: Dashboard, page: dict[str, Any]) -> None:
     """A uid that its addresses can hold, a title, a schema, a time range, and a source that is chosen when imported."""
-    assert FOUND["uid"] == "p2pos-swarm"
-    assert FOUND["schemaVersion"] >= 36  # where panels' own sources became objects
-    assert FOUND["title"]
-    assert set(FOUND["time"]) == {"from", "to"}
-    assert "id" not in FOUND  # a number of one Grafana's database
-    source, instance = FOUND["templating"]["list"]
+    assert page["uid"] == one.uid
+    assert page["schemaVersion"] >= 36  # where panels' own sources became objects
+    assert page["title"]
+    assert set(page["time"]) == {"from", "to"}
+    assert "id" not in page  # a number of one Grafana's database
+    source, instance = page["templating"]["list"]
     assert (source["name"], source["type"]) == ("datasource", "datasource")
     assert instance["datasource"]["uid"] == "${datasource}"
 
 
-def test_panels_lie_side_by_side() -> None:
+def test_panels_lie_side_by_side(page: dict[str, Any]) -> None:
     """Each has a number and a place of its own, within the grid, and no two overlap."""
-    panels = FOUND["panels"]
+    panels = page["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     places = [panel["gridPos"] for panel in panels]
     assert all(at["x"] >= 0 and at["x"] + at["w"] <= make_dashboard.COLUMNS and at["w"] * at["h"] > 0 for at in places)
@@ -39,9 +53,9 @@ def test_panels_lie_side_by_side() -> None:
         assert not (across and down), (one, other)
 
 
-def test_every_panel_asks_something_and_says_what() -> None:
+def test_every_panel_asks_something_and_says_what(page: dict[str, Any]) -> None:
     """A title, a description, and queries with names of their own, to the chosen source and nodes."""
-    for panel in FOUND["panels"]:
+    for panel in page["panels"]:
         assert panel["type"] in KINDS
         assert panel["title"]
         if panel["type"] == "row":
