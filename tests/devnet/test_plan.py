@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from p2pos import config
 from p2pos.devnet import plan
 from p2pos.devnet.home import Home
 from p2pos.errors import UserError
@@ -68,7 +69,10 @@ def test_a_missing_model_is_the_users_mistake(tmp_path: Path) -> None:
 
 
 def test_children_do_not_inherit_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A person's P2POS_* variables are for their own commands; a node gets its home, bits and 3 addresses at most."""
+    """A person's P2POS_* variables are for their own commands; a node gets its home, bits and 3 addresses at most.
+
+    It serves the content of the devnet's home, where its people issue.
+    """
     monkeypatch.setenv("P2POS_RPC_URL", "http://elsewhere")
     request = plan.Request(Home(tmp_path), tmp_path / "cache", 3, Path("/model"), "", "int8")
     command = plan.node_command(
@@ -78,6 +82,7 @@ def test_children_do_not_inherit_settings(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert command.argv.count("--bootstrap") == 3
     assert command.argv[command.argv.index("--quantize") + 1] == "int8"
     assert str(tmp_path / "nodes" / "node-2") in command.argv
+    assert command.argv[command.argv.index("--content") + 1] == str(config.Settings(home=tmp_path).content)
 
 
 def test_nodes_beyond_the_stages_hold_a_span_once_more(tmp_path: Path) -> None:
