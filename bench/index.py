@@ -1,7 +1,7 @@
 """`python -m bench index`: how fast a million events become an index, in how much memory, and whether it can be upset.
 
 A process of its own serves the events as a node does (`bench.index_load`), over HTTP. Another reads them with the real
-`Chain` and `Indexer` into SQLite: JSON parsed, logs decoded, folded, stored and committed, with the undo of the newest
+`Reader` and `Indexer` into SQLite: JSON parsed, logs decoded, folded, stored and committed, with the undo of the newest
 1,024 blocks; its resident memory at the end and at its greatest come from /proc. `node_share` is what part of the time
 went by in asking and waiting for answers. A third process opens the index and asks who holds what, from its start on.
 Then the trials of `bench.index_trial`.
@@ -33,12 +33,12 @@ READ = """
 import json, sys, time
 from pathlib import Path
 from bench.index import memory_kb
-from p2pos.ledger import chain as chains
 from p2pos.ledger.index import Index
 from p2pos.ledger.indexer import Indexer
+from p2pos.ledger.reader import Reader
 url, contract, path = sys.argv[1:]
-chain = chains.Chain.connect(url)
-found = chains.Chain(chain._w3, chain._rpc, chain.chain_id, contract)  # there is no code to check: no EVM runs here
+chain = Reader.connect(url)
+found = Reader(chain._rpc, chain.chain_id, contract)  # there is no code to check: no EVM runs here
 index = Index(Path(path))
 asked_s = 0.0
 inner = chain._rpc.call
@@ -55,7 +55,8 @@ block = Indexer(index, found).sync()
 took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
 rss, peak = memory_kb("VmRSS"), memory_kb("VmHWM")
 index.close()
-print(json.dumps({"block": block, "took_s": took_s, "cpu_s": cpu_s, "asked_s": asked_s, "rss_kb": rss, "peak_kb": peak}))
+found = {"block": block, "took_s": took_s, "cpu_s": cpu_s, "asked_s": asked_s}
+print(json.dumps({**found, "rss_kb": rss, "peak_kb": peak}))
 """
 
 QUERY = """
@@ -120,7 +121,7 @@ def _first_query(figures: Figures, path: Path, node: dict[str, Any]) -> None:
 
 
 def memory_kb(field: str) -> int:
-    """This process's memory in units of 1,000 bytes: `VmRSS` now, `VmHWM` at its greatest."""
+    """Memory of the process in units of 1,000 bytes: `VmRSS` now, `VmHWM` at its greatest."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024 // 1000

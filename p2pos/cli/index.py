@@ -1,5 +1,6 @@
 """`p2pos index`: what the chain's events add up to, kept here, and whether it is what the contract says."""
 
+import functools
 import json
 import signal
 import threading
@@ -9,17 +10,49 @@ from typing import Any
 import click
 
 from p2pos import log
-from p2pos.cli.names import Ledger
 from p2pos.cli.options import json_option, print_json, with_settings
 from p2pos.cli.tables import print_table
 from p2pos.config import Settings
 from p2pos.errors import ChainError, UnavailableError
+from p2pos.ledger.index import Index
+from p2pos.ledger.index_open import open_index
 from p2pos.ledger.index_verify import Difference, verify
+from p2pos.ledger.indexer import Indexer
+from p2pos.ledger.reader import Reader
+from p2pos.ledger.typed_data import Domain, address
 
 SHOWN = 20
 """Differences told on a terminal; --json has up to a thousand."""
 TABLES = ("classes", "balances", "locks", "allowances", "happenings", "transactions", "names")
 """Counted by `status`."""
+
+
+class Here:
+    """The index of these settings, and what it is read from. Without wallets and web3, for `follow` runs for long."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @functools.cached_property
+    def chain(self) -> Reader:
+        """The chain with the contract. Raises as `Reader.connect`, and UserError where no contract is set."""
+        one = self.settings
+        chain = Reader.connect(one.rpc_url, chain_id=one.chain_id, contract=one.contract)
+        chain.contract  # noqa: B018 - raises where none is set
+        return chain
+
+    @functools.cached_property
+    def index(self) -> Index:
+        """The index as it is, in a file or a database; the chain is asked only where the settings don't name it."""
+        one = self.settings
+        named = one.chain_id and one.contract
+        domain = Domain(one.chain_id, address(one.contract, "contract")) if named else self.chain.domain
+        return open_index(one.home, domain, one.index_url.get_secret_value())
+
+    @functools.cached_property
+    def indexer(self) -> Indexer:
+        """The index in step with the chain."""
+        return Indexer(self.index, self.chain)
 
 
 @click.group()
@@ -32,11 +65,11 @@ def index() -> None:
 @with_settings("rpc_url", "contract", "index_url")
 def sync(settings: Settings, as_json: bool) -> None:
     """Read on to the newest block. The asset commands do so by themselves."""
-    ledger = Ledger(settings)
-    before = ledger.index.newest()
-    block = ledger.indexer.sync()
+    here = Here(settings)
+    before = here.index.newest()
+    block = here.indexer.sync()
     if as_json:
-        print_json({"from": before.number if before else None, "block": block, "index": ledger.index.where})
+        print_json({"from": before.number if before else None, "block": block, "index": here.index.where})
         return
     click.echo(f"block {block}")
 
@@ -46,12 +79,12 @@ def sync(settings: Settings, as_json: bool) -> None:
 @with_settings("rpc_url", "contract", "index_url")
 def status(settings: Settings, as_json: bool) -> None:
     """Show how far the index has read and what is in it. Asks no chain where the settings name it."""
-    ledger = Ledger(settings)
-    with ledger.index.snapshot():
-        newest, lowest = ledger.index.newest(), ledger.index.lowest_undo()
-        counts = ledger.index.counts(TABLES)
+    here = Here(settings)
+    with here.index.snapshot():
+        newest, lowest = here.index.newest(), here.index.lowest_undo()
+        counts = here.index.counts(TABLES)
     answer: dict[str, Any] = {
-        "index": ledger.index.where,
+        "index": here.index.where,
         "block": newest.number if newest else None,
         "hash": f"0x{newest.hash.hex()}" if newest else None,
         "timestamp": newest.timestamp if newest else None,
@@ -73,9 +106,9 @@ def status(settings: Settings, as_json: bool) -> None:
 @with_settings("rpc_url", "contract", "index_url")
 def verify_(settings: Settings, context: click.Context, block: int | None, nonces: bool, as_json: bool) -> None:
     """Hold the index against the contract: balances, locks, allowances, classes. Exits 1 where they differ."""
-    ledger = Ledger(settings)
-    ledger.indexer.sync()
-    report = verify(ledger.index, ledger.chain, block=block, nonces=nonces)
+    here = Here(settings)
+    here.indexer.sync()
+    report = verify(here.index, here.chain, block=block, nonces=nonces)
     if as_json:
         print_json(
             {
@@ -92,7 +125,7 @@ def verify_(settings: Settings, context: click.Context, block: int | None, nonce
         for one in report.differences[:SHOWN]:
             click.echo(_line(one))
         if report.wrong:
-            click.echo(f"to make the index again: remove {ledger.index.where}, then p2pos index sync")
+            click.echo(f"to make the index again: remove {here.index.where}, then p2pos index sync")
     if report.wrong:
         context.exit(1)
 
@@ -102,8 +135,8 @@ def verify_(settings: Settings, context: click.Context, block: int | None, nonce
 @with_settings("rpc_url", "contract", "index_url")
 def follow(settings: Settings, as_json: bool) -> None:
     """Keep the index in step with the chain until SIGINT or SIGTERM."""
-    ledger = Ledger(settings)
-    indexer = ledger.indexer
+    here = Here(settings)
+    indexer = here.indexer
     logger = log.get("index")
     stop = threading.Event()
 
@@ -122,7 +155,7 @@ def follow(settings: Settings, as_json: bool) -> None:
     finally:
         for one, handler in former:
             signal.signal(one, handler)
-        ledger.index.close()
+        here.index.close()
 
 
 def _line(one: Difference) -> str:

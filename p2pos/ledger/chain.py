@@ -4,8 +4,8 @@ web3's asynchronous client does not run under trio. A `Chain` may be used from s
 in hundreds (`preflight`, `receipts`, `send_raw`) travels as JSON arrays through `rpc`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from eth_typing import ChecksumAddress, HexStr
@@ -19,13 +19,13 @@ from p2pos.ledger import abi, batching, calldata, events, rpc_pool
 from p2pos.ledger.contracts import artifact
 from p2pos.ledger.fees import Fees
 from p2pos.ledger.intents import SignedIntent
-from p2pos.ledger.records import Block, ClassInfo, Header, Look, Preflight, Receipt, refused
+from p2pos.ledger.reader import Reader, sound
+from p2pos.ledger.records import ClassInfo, Look, Preflight, Receipt, refused
 from p2pos.ledger.reverts import Revert, Reverts
 from p2pos.ledger.rpc import Rpc, RpcError, revert_data
-from p2pos.ledger.rpc_http import Bounds, check_url, public_name
 from p2pos.ledger.signer import SignedTransaction, Signer
 from p2pos.ledger.terms import Terms
-from p2pos.ledger.typed_data import Domain, Lock, Transfer, address, digest
+from p2pos.ledger.typed_data import Lock
 from p2pos.types import Address, Wei
 
 RECEIPT_TIMEOUT_S = 180.0
@@ -36,115 +36,16 @@ RECEIPT_POLL_S = 0.1
 """Between two looks for a receipt."""
 
 
-class Chain:
+class Chain(Reader):
     """A chain, and where `contract` is given, the asset contract on it. Make one with `connect`."""
 
-    def __init__(self, w3: Web3, rpc: Rpc | rpc_pool.RpcPool, chain_id: int, contract: Address | None) -> None:
-        self._w3 = w3
-        self._rpc = rpc
-        self.chain_id = chain_id
-        self._address = contract
-        self._contract = w3.eth.contract(_web3(contract), abi=artifact().abi) if contract else None
+    def __init__(self, rpc: Rpc | rpc_pool.RpcPool, chain_id: int, contract: Address | None) -> None:
+        super().__init__(rpc, chain_id, contract)
+        self._w3 = Web3(_Provider(rpc), middleware=[])
+        self._contract = self._w3.eth.contract(_web3(contract), abi=artifact().abi) if contract else None
         self.reverts = Reverts(artifact().abi)
 
-    @classmethod
-    def connect(
-        cls,
-        rpc_url: str | Sequence[str],
-        *,
-        chain_id: int = 0,
-        contract: str = "",
-        bounds: Bounds | None = None,
-    ) -> "Chain":
-        """Reach a chain and make sure that it is the one that is meant.
-
-        Args:
-            rpc_url: its JSON-RPC end point, http or https, or several: then see `rpc_pool`.
-            chain_id: what it must answer; 0 takes what it says.
-            contract: address of the asset contract; "" where there is none yet.
-            bounds: of each request.
-
-        Raises:
-            UserError: no or an odd URL, another chain id, nothing or something else at the contract's address.
-            UnavailableError: nobody answers there, or no majority agrees.
-
-        """
-        urls = [rpc_url] if isinstance(rpc_url, str) else list(rpc_url)
-        if not any(urls):
-            raise UserError("no chain is set", hint="give --rpc-url, or --home of a devnet")
-        for url in urls:
-            check_url(url)
-        rpc = rpc_pool.connect(urls, chain_id, bounds)
-        try:
-            answered = int(rpc.call("eth_chainId"), 16)
-        except RpcError as exc:
-            raise UnavailableError(
-                f"{rpc.name} doesn't answer as a chain's JSON-RPC end point", hint="check --rpc-url"
-            ) from exc
-        if chain_id and answered != chain_id:
-            raise UserError(
-                f"the chain at {public_name(urls[0])} has id {answered}, not {chain_id}",
-                hint="check --rpc-url and the setting chain_id",
-                wanted=chain_id,
-                found=answered,
-            )
-        chain = cls(Web3(_Provider(rpc), middleware=[]), rpc, answered, None)
-        return chain.with_contract(contract) if contract else chain
-
-    @property
-    def url(self) -> str:
-        """The JSON-RPC end point, of several the one in use."""
-        return self._rpc.url
-
-    def consistent(self) -> AbstractContextManager[None]:
-        """What this thread reads within comes from one end point; where that fails, UnavailableError is raised."""
-        return self._rpc.consistent()
-
-    def health(self) -> list[dict[str, Any]]:
-        """The state of each end point; see `RpcPool.health`."""
-        return self._rpc.health()
-
-    @property
-    def contract(self) -> Address:
-        """The asset contract's address. Raises UserError where none was given."""
-        if self._address is None:
-            raise UserError("no asset contract is set", hint="give --contract, or --home of a devnet")
-        return self._address
-
-    @property
-    def domain(self) -> Domain:
-        """What intents for this contract are signed for."""
-        return Domain(self.chain_id, self.contract)
-
-    def with_contract(self, contract: str) -> "Chain":
-        """The same chain with the asset contract at this address.
-
-        Raises UserError where there is no code, where the code is not this version's, or where the contract would
-        sign for another domain than its own address.
-        """
-        where = address(contract, "contract")
-        with self._errors():
-            code = bytes(self._w3.eth.get_code(_web3(where)))
-        if not code:
-            raise UserError(
-                f"there is no contract at {where} on chain {self.chain_id}", hint="check --contract and --rpc-url"
-            )
-        other = UserError(
-            f"the contract at {where} is not this version's asset contract", hint="check --contract and --rpc-url"
-        )
-        if not artifact().matches(code):
-            raise other
-        found = Chain(self._w3, self._rpc, self.chain_id, where)
-        sample = Transfer(where, where, 1, 2, 3, 4)
-        if found._view("hashTransfer", sample.arguments()) != digest(found.domain, sample):
-            raise other
-        return found
-
     # ---- what the chain says
-
-    def head(self) -> Block:
-        """The newest block."""
-        return Block.read(self._rpc.call("eth_getBlockByNumber", "latest", False))  # noqa: FBT003 - JSON-RPC's: no transactions
 
     def look(self, accounts: Sequence[Address], block: int | None) -> Look:
         """The newest block, and what a relayer needs to know beside it.
@@ -161,36 +62,6 @@ class Chain:
         head = self.head()
         answers = self._rpc.batch(calls)
         return Look.read(head, answers[-1] if block is not None else None, accounts, answers[1:], answers[0])
-
-    def block_number(self) -> int:
-        """The newest block's number."""
-        with self._errors():
-            return int(self._w3.eth.block_number)
-
-    def block_hashes(self, numbers: Sequence[int]) -> list[str]:
-        """The hashes of the blocks with these numbers; "" for one that isn't there."""
-        answers = self._rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
-        return [_sound(answer)["hash"] if _sound(answer) else "" for answer in answers]
-
-    def newest(self) -> Header:
-        """The newest block, and which one it follows."""
-        return Header.read(self._rpc.call("eth_getBlockByNumber", "latest", False))  # noqa: FBT003 - JSON-RPC's: no transactions
-
-    def headers(self, numbers: Sequence[int]) -> list[Header | None]:
-        """The blocks with these numbers; None for one that isn't there."""
-        answers = self._rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
-        return [Header.read(_sound(answer)) if _sound(answer) else None for answer in answers]
-
-    def first_block(self) -> int:
-        """The block in which the contract was deployed; 0 where the node no longer knows such old states."""
-        low, high = 0, self.block_number()
-        while low < high:
-            middle = (low + high) // 2
-            answer = self._rpc.batch([("eth_getCode", (self.contract, hex(middle)))])[0]
-            if isinstance(answer, RpcError):
-                return 0
-            low, high = (middle + 1, high) if answer == "0x" else (low, middle)
-        return low
 
     def native_balance(self, of: str) -> Wei:
         """The chain's own coin, which pays for gas."""
@@ -215,24 +86,12 @@ class Chain:
     def receipts(self, transactions: Sequence[str]) -> list[Receipt | None]:
         """What became of transactions; None for one that is in no block."""
         answers = self._rpc.batch([("eth_getTransactionReceipt", (one,)) for one in transactions])
-        return [Receipt.read(_sound(answer), self._address) if _sound(answer) else None for answer in answers]
+        return [Receipt.read(sound(answer), self._address) if sound(answer) else None for answer in answers]
 
     def are_known(self, transactions: Sequence[str]) -> list[bool]:
         """Which of these the node has, in a block or in its pool."""
         answers = self._rpc.batch([("eth_getTransactionByHash", (one,)) for one in transactions])
-        return [_sound(answer) is not None for answer in answers]
-
-    def logs(self, first: int, last: int) -> list[events.Event]:
-        """The contract's events in blocks `first … last`, in order."""
-        return events.decode_all(self.raw_logs(first, last))
-
-    def raw_logs(self, first: int, last: int) -> list[Mapping[str, Any]]:
-        """The contract's logs in blocks `first … last`, as the end point sent them."""
-        question = {"address": self.contract, "fromBlock": hex(first), "toBlock": hex(last)}
-        logs = self._rpc.call("eth_getLogs", question)
-        if not isinstance(logs, list):
-            raise ChainError("the chain sent logs that are none")
-        return logs
+        return [sound(answer) is not None for answer in answers]
 
     def class_events(self, id_: int) -> list[events.Event]:
         """How a class was made and updated, in order. Raises RpcError where the end point won't say it at all."""
@@ -258,23 +117,6 @@ class Chain:
     def balance(self, of: str, id_: int) -> int:
         """How many items of a class an account holds, locked ones included."""
         return int(self._view("balanceOf", of, id_))
-
-    def balances(self, pairs: Sequence[tuple[str, int]], *, block: int | None = None) -> list[int]:
-        """`balance` of many (account, class) at once, after a block; by default after the newest."""
-        tag = "latest" if block is None else hex(block)
-        calls = [self._call_request(calldata.balance_of(of, id_), tag=tag) for of, id_ in pairs]
-        return [int(_sound(answer), 16) for answer in self._rpc.batch(calls)]
-
-    def views(self, calls: Sequence[bytes], block: int) -> list[bytes]:
-        """What the contract answers to calls, after a block. Raises ChainError where the end point no longer knows."""
-        answers = self._rpc.batch([self._call_request(call, tag=hex(block)) for call in calls])
-        for answer in answers:
-            if isinstance(answer, RpcError):
-                raise ChainError(
-                    f"the end point does not say what the contract held after block {block}: {answer.text}",
-                    hint="it may keep only the newest states: verify at a newer block, or use an archive node",
-                ) from answer
-        return [bytes.fromhex(answer[2:]) for answer in answers]
 
     def item_class(self, id_: int) -> ClassInfo | None:
         """A class, or None where there is none with this id."""
@@ -324,7 +166,7 @@ class Chain:
         asked = sorted(set(accounts))
         answers = self._rpc.batch([("eth_getCode", (account, "latest")) for account in asked])
         return frozenset(
-            [account for account, code in zip(asked, answers, strict=True) if _sound(code) not in {"0x", None}]
+            [account for account, code in zip(asked, answers, strict=True) if sound(code) not in {"0x", None}]
         )
 
     def all_would_succeed(self, intents: Sequence[SignedIntent], sender: str) -> bool:
@@ -467,14 +309,6 @@ class Chain:
         with self._errors():
             return self._contract.get_function_by_name(name)(*arguments).call()
 
-    def _call_request(
-        self, data: bytes, sender: str = "", tag: str = "latest", *, gas: int = 0
-    ) -> tuple[str, Sequence[Any]]:
-        request = {"to": self.contract, "data": "0x" + data.hex(), **({"from": sender} if sender else {})}
-        if gas:
-            request["gas"] = hex(gas)
-        return "eth_call", (request, tag)
-
     def _refusal(self, error: RpcError) -> Revert:
         if not error.data and error.code != 3:
             raise error
@@ -534,13 +368,6 @@ def set_native_balance(rpc_url: str, of: str, wei: int) -> None:
         rpc.call("anvil_setBalance", of, hex(wei))
     finally:
         rpc.close()
-
-
-def _sound(answer: Any) -> Any:
-    """A batch's answer, or the error that it is, raised."""
-    if isinstance(answer, RpcError):
-        raise answer
-    return answer
 
 
 def _web3(text: str) -> ChecksumAddress:
