@@ -28,6 +28,14 @@ from tests.ledger.chains import Anvil, running_anvil
 
 HARDFORK = "prague"  # what the contract is compiled for
 CALLS = 300
+"""At least; then on until everything of `WANTED` was seen, or MOST_CALLS."""
+MOST_CALLS = 1500
+WANTED = {
+    (name, status)
+    for name in (*ENTRY_POINTS.values(), "relay", "relayCalls", "spend", "mint", "createClass")
+    for status in (0, 1)
+}
+"""Calls, and whether each took effect."""
 FIRST_S = 1_900_000_000
 BASE_FEE_WEI = 7
 WEALTH_WEI = 1 << 128
@@ -125,11 +133,13 @@ def tell(story: Story) -> None:
     for address in delegating:
         story.delegate(keys[address], contracts[0], keys[crowd.plain[0]])
     story.model.ledger.puppets.update((address, PuppetState()) for address in crowd.puppets)
-    random = Random(3)
+    random = Random(1)
     choices = Choices(random, story.model, crowd)
     for draft in [choices.create_class] * 6 + [choices.mint] * 24:
         story.call(*draft())
-    for _ in range(CALLS):
+    for made in range(MOST_CALLS):
+        if made >= CALLS and story.called.keys() >= WANTED:
+            break
         roll = random.random()
         story.model.now_s = story.now_s
         if roll < 0.05:
@@ -171,6 +181,4 @@ def test_clients_agree(story: Story) -> None:
 
 def test_the_story_has_everything(story: Story) -> None:
     """Among what both carried out, each kind of intent and of batch took effect and was refused."""
-    for name in (*ENTRY_POINTS.values(), "relay", "relayCalls", "spend", "mint", "createClass"):
-        assert story.called[name, 1], name
-        assert story.called[name, 0], name
+    assert set(story.called) >= WANTED
