@@ -202,4 +202,28 @@ contract IntentsTest is AssetsTest {
         eq(receiver.answer(), abi.encodeWithSelector(Intents.NonceAlreadyUsed.selector, alice, 1));
         eq(assets.balanceOf(address(receiver), id), 4);
     }
+
+    /// What no type allows has no hash: an address, or a time, of more bits than it has.
+    function testFuzz_no_hash(uint256 word) public view {
+        bytes4[4] memory functions = [
+            assets.hashTransfer.selector,
+            assets.hashLock.selector,
+            assets.hashUnlock.selector,
+            assets.hashSpend.selector
+        ];
+        uint256[4] memory words = [uint256(6), 7, 5, 7];
+        for (uint256 i = 0; i < 4; ++i) {
+            for (uint256 field = 0; field < words[i]; ++field) {
+                bytes memory asked = bytes.concat(functions[i], new bytes(32 * words[i]));
+                uint256 at = 36 + 32 * field;
+                uint256 value = field < 2 ? word | 1 << 160 : word | 1 << 64;
+                assembly ("memory-safe") {
+                    mstore(add(asked, at), value)
+                }
+                (bool success,) = address(assets).staticcall(asked);
+                bool narrow = field < 2 || (words[i] == 7 && field == 4);
+                yes(success == !narrow);
+            }
+        }
+    }
 }

@@ -351,6 +351,49 @@ contract LocksTest is AssetsTest {
         eq(assets.balanceOf(alice, id), 0);
     }
 
+    /// A world that was the last of several, or the only one, leaves nothing behind: it may come again in any company.
+    function test_they_come_again() public {
+        uint256 id = given(alice, 10, 0);
+        lock(alice, ALICE_KEY, world, id, 1, 1);
+        lock(alice, ALICE_KEY, bob, id, 2, 2);
+        release(bob, id);
+        release(world, id);
+        lock(alice, ALICE_KEY, bob, id, 3, 3);
+        lock(alice, ALICE_KEY, world, id, 4, 4);
+        isLocked(id, 4, 3, 0);
+        release(world, id);
+        release(bob, id);
+        lock(alice, ALICE_KEY, world, id, 5, 5);
+        release(world, id);
+        lock(alice, ALICE_KEY, bob, id, 6, 6);
+        (uint256 amount, uint64 until) = assets.lockOf(alice, id, world);
+        yes(amount == 0 && until == 0);
+        isLocked(id, 0, 6, 0);
+        lock(alice, ALICE_KEY, issuer, id, 1, 7);
+        isLocked(id, 0, 6, 1);
+    }
+
+    /// The last of several leaves nothing behind that a later company would see.
+    function test_the_last_of_several() public {
+        uint256 id = given(alice, 10, 0);
+        lock(alice, ALICE_KEY, world, id, 1, 1);
+        lock(alice, ALICE_KEY, bob, id, 2, 2);
+        release(bob, id);
+        release(world, id);
+        lock(alice, ALICE_KEY, bob, id, 3, 3);
+        lock(alice, ALICE_KEY, issuer, id, 4, 4);
+        isLocked(id, 0, 3, 4);
+    }
+
+    /// A lock may last a week to the second.
+    function test_the_longest() public {
+        uint256 id = given(alice, 10, 0);
+        Assets.Lock memory intent = lockOf(alice, id, 1, 1);
+        intent.until = uint64(NOW + assets.MAX_LOCK_SECONDS());
+        assets.lockWithSignature(intent, signed(ALICE_KEY, intent));
+        eq(assets.lockedOf(alice, id), 1);
+    }
+
     /// Nobody has locked anything for the zero address, whatever was locked before.
     function test_no_world() public {
         uint256 id = given(alice, 10, 0);

@@ -127,6 +127,15 @@ contract SwapsTest is AssetsTest {
         eq(assets.balanceOf(alice, gold), 32);
     }
 
+    /// Who gets nothing is not asked.
+    function test_gift() public {
+        vm.etch(alice, abi.encodePacked(hex"ef0100", new Refusing()));
+        Assets.Swap memory intent = swapOf(alice, bob, lantern, 1, gold, 5, 1);
+        intent.secondGives = new Assets.Item[](0);
+        swap(intent);
+        eq(assets.balanceOf(bob, lantern), 1);
+    }
+
     /// A swap is two people's and something is given; a side has at most 32 items.
     function test_senseless() public {
         Intents.Swap memory intent = swapOf(alice, bob, lantern, 1, gold, 5, 1);
