@@ -36,7 +36,7 @@ UNDO_BLOCKS = 1024
 """The newest blocks that can be undone. Ethereum finalises after 64, and the deepest reorganisation seen on a public
 chain of this kind was 157 (Polygon, 2023); where one is deeper still, all is read again."""
 KNOWN_NAMES = 50_000
-"""Names whose row numbers are kept in memory between two batches: some 10 MB."""
+"""Names whose row numbers are kept in memory between two batches."""
 
 _NO_UNDO = b"[]"
 

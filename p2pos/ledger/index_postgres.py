@@ -20,7 +20,7 @@ from p2pos.ledger.index_store import Store
 CONNECT_S = 10
 """To reach the server."""
 STATEMENT_MS = 120_000
-"""For one statement; the longest, the copy of a batch's 50,000 mentions, takes 0.5 s."""
+"""For one statement; the longest is the copy of a batch's 50,000 mentions."""
 
 
 class PostgresStore(Store):

@@ -436,8 +436,13 @@ class Trial:
         plain = self.scene.plain
         spent: dict[tuple[Address, int], list[str]] = {}
         head = plain.block_number()
-        for event in plain.logs(max(0, self.first - 300), head):
-            if isinstance(event, NonceSpent):
+        nonces = [one for one in plain.logs(max(0, self.first - 300), head) if isinstance(one, NonceSpent)]
+        blocks = sorted({one.place.block for one in nonces})
+        hashes = dict(zip(blocks, plain.block_hashes(blocks), strict=True))
+        for event in nonces:
+            if (
+                event.place.block_hash == hashes[event.place.block]
+            ):  # anvil has been seen to tell of blocks it took back
                 spent.setdefault((event.owner, event.nonce), []).append(event.place.transaction)
         queue = Queue(self.path)
         try:
