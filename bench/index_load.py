@@ -2,8 +2,8 @@
 
 The mix is chosen to be what relayers make of it, and the logs have the form of the contract's own, to which
 `tests/ledger/test_index_verify.py` holds the model that writes them: transactions of a hundred intents, each a
-NonceUsed and a TransferSingle, among 10,000 people who hold 100 currencies and items, and to every such transaction a handful of
-every other deed there is. Blocks are kept as compressed JSON text.
+NonceUsed and a TransferSingle, among 10,000 people who hold 100 currencies and items, and to every such transaction a
+handful of every other deed there is. Blocks are kept as compressed JSON text.
 
 Prints one JSON line when it is ready: the URL, the head, the events; then answers JSON-RPC until its standard input
 ends. It speaks HTTP/1.1 by hand, since it must be no bottleneck on a machine of two cores.
