@@ -154,6 +154,8 @@ class Descriptor(_Strict):
         """A descriptor of these fields. Raises UserError that names the field and its fault."""
         try:
             made = cls(**{**_shown(fields.get("files")), **fields})
+        except UnicodeEncodeError:
+            raise UserError("descriptor: it holds half a character (a lone surrogate)") from None
         except ValidationError as exc:
             raise UserError(_first_fault(exc)) from exc
         made.canonical()

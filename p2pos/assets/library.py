@@ -122,12 +122,16 @@ def take_in(found: Car, store: Store, on_block: Callable[[int], None] = lambda _
     Raises UserError where no root is a descriptor.
     """
     taken = []
-    for root in found.roots:
+    whole: dict[tuple[str, int], bool] = {}
+    for root in dict.fromkeys(found.roots):
         descriptor = _descriptor(found, root)
         if descriptor is None:
             continue
         store.put(descriptor.canonical())
-        missing = [file for file in descriptor.files if not _take_file(found, store, file, on_block)]
+        for file in descriptor.files:  # several may be the same bytes, which are taken once
+            if (file.cid, file.size) not in whole:
+                whole[file.cid, file.size] = _take_file(found, store, file, on_block)
+        missing = [file for file in descriptor.files if not whole[file.cid, file.size]]
         taken.append(Taken(root, descriptor, tuple(missing)))
     if not taken:
         raise UserError("no root of this CAR is an item's descriptor", hint="p2pos asset export makes such CARs")

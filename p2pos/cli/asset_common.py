@@ -79,7 +79,10 @@ def read_pairs(ledger: Ledger, pairs: Sequence[tuple[str, str]], what: str) -> t
 def read_until(now_s: int, for_s: int | None, until: str | None) -> int:
     """The second since the epoch that `--for-s` or `--until` means. Raises UserError where it is past, or both are."""
     if until is None:
-        return now_s + (for_s or DAY_S)
+        ends = now_s + (for_s or DAY_S)
+        if ends > MAX_UINT64:
+            raise UserError(f"--for-s: {str(for_s)[:40]} s is longer than there is time", hint="give fewer seconds")
+        return ends
     if for_s is not None:
         raise UserError("give either --for-s or --until")
     try:

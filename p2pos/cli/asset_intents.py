@@ -245,8 +245,8 @@ def carry_out(ledger: Ledger, intent: SignedIntent, payer: Signer | None, *, wai
         click.echo(f"the relayer has it and will submit it: intent {intent.id}")
     else:
         items = ledger.items() if ledger.settings.contract else {}
-        done = printable(plain_words.deed(struct, names=ledger.people(), items=items))
-        click.echo(f"done in block {outcome['block']}, transaction {outcome['transaction']}: {done}")
+        done = plain_words.deed(struct, names=ledger.people(), items=items)
+        click.echo(printable(f"done in block {outcome['block']}, transaction {outcome['transaction']}: {done}"))
 
 
 def submit(settings: Settings, intent: SignedIntent, *, wait: bool) -> dict[str, Any]:
@@ -277,7 +277,7 @@ def print_receipt(receipt: Receipt, said: str = "done", *, as_json: bool, **fact
 
 def sentence(ledger: Ledger, signed: SignedIntent | Offer) -> str:
     """What is signed, in plain words."""
-    return plain_words.sentence(signed.struct, names=ledger.people(), items=ledger.items())
+    return plain_words.sentence(signed.struct, names=ledger.book.spoken(), items=ledger.spoken_items(ledger.items()))
 
 
 def same_signer(ledger: Ledger, name: str, signer: Address, what: str) -> None:

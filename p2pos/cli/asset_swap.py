@@ -166,6 +166,8 @@ def _require_offered(ledger: Ledger, found: Offer) -> None:
     who = ledger.name(struct.first)
     if chain.is_nonce_used(struct.first, struct.first_nonce):
         raise UserError(f"{who} took this offer back, or it was accepted already", hint="ask for a new one")
+    if chain.is_nonce_used(struct.second, struct.second_nonce):
+        raise UserError("the nonce that this offer gives you is used already", hint="ask for a new one")
     for item in struct.first_gives:
         free = chain.balance(struct.first, item.id) - chain.locked(struct.first, item.id)
         if item.amount > free:
@@ -182,7 +184,7 @@ def _signed_by(found: SignedIntent | Offer) -> tuple[Any, ...]:
 def _words(ledger: Ledger, found: SignedIntent | Offer) -> str:
     if ledger.settings.contract:
         return sentence(ledger, found)
-    return plain_words.sentence(found.struct, names=ledger.people(), items={})
+    return plain_words.sentence(found.struct, names=ledger.book.spoken(), items={})
 
 
 def _fault(ledger: Ledger, found: SignedIntent | Offer) -> str:

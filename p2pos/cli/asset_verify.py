@@ -130,10 +130,14 @@ def _prove(ledger: Ledger, proof: Proof, item: str, version: int | None, holder:
         descriptor = Descriptor.parse(data, chosen.digest)
         proof.add("canonical", f"“{descriptor.name}”, in the one form of RFC 8785")
     _warn(ledger, proof, descriptor, id_)
+    left = most
     for file in descriptor.files:
         with proof.link(f"file {file.role}", needed=False):
-            if file.size > most:
-                raise UnavailableError(f"{file.size:,} bytes are more than {most:,}", hint="give --most-mib")
+            if file.size > left:
+                raise UnavailableError(
+                    f"with its {file.size:,} bytes the files have more than {most:,}", hint="give --most-mib"
+                )
+            left -= file.size
             look = library.look(file, ledger.store.get)
             said = f"{file.size:,} bytes of {file.cid}: {look.text}"
             proof.add(f"file {file.role}", said, "proven" if look.checked else "beware")
@@ -148,7 +152,7 @@ def _prove(ledger: Ledger, proof: Proof, item: str, version: int | None, holder:
 
 def _fetch_missing(ledger: Ledger, proof: Proof, digest: bytes, most: int) -> None:
     """Ask peers for what isn't here, where there is a way to them; what still lacks shows at its own link."""
-    if not ledger.settings.bootstrap or _is_whole(ledger, digest):
+    if not ledger.settings.bootstrap or _is_whole(ledger, digest, most):
         return
     with proof.link("peers", needed=False):
         done = gather(ledger.settings, ledger.store, digest, most=most)
@@ -157,13 +161,14 @@ def _fetch_missing(ledger: Ledger, proof: Proof, digest: bytes, most: int) -> No
         proof.add("peers", f"{came:,} bytes came from {len(done.nbytes)} peers{lacking}")
 
 
-def _is_whole(ledger: Ledger, digest: bytes) -> bool:
-    """Whether all of an item is here and sound."""
+def _is_whole(ledger: Ledger, digest: bytes, most: int) -> bool:
+    """Whether all of an item is here and sound, or has more bytes than are to be read."""
     data = ledger.store.sound(cid.from_digest(digest))
     if data is None:
         return False
     try:
-        for file in Descriptor.parse(data, digest).files:
+        descriptor = Descriptor.parse(data, digest)
+        for file in descriptor.files if descriptor.total_bytes <= most else ():
             library.look(file, ledger.store.get)
     except UnavailableError:
         return False

@@ -27,10 +27,17 @@ from p2pos.ledger.typed_data import MAX_UINT256, Domain, address
 from p2pos.ledger.versions import Version, versions
 from p2pos.types import Address
 
+MAX_DIGITS = 78
+"""Of a class's id in decimal: 2²⁵⁶ has as many."""
 MIN_PREFIX = 4
 """Hex digits. Shorter ones would change their meaning with every new class."""
-_PUNCTUATION = ',;:()×“”"'
-"""What structures a sentence before signing. A class's name is its issuer's, and may be made to deceive."""
+_SAID = frozenset(
+    (
+        *("and", "or", "both", "all", "none", "nothing", "neither", "gives", "give", "takes", "take", "lets", "let"),
+        *("hold", "holds", "until", "world", "up", "to", "in", "place", "of", "anyone", "may", "for", "good"),
+    )
+)
+"""Words of which sentences before signing are made. A class's name is its issuer's, and may be made to deceive."""
 SHORT = 12
 """Hex digits of an id that are shown to people; --json has all."""
 
@@ -157,7 +164,8 @@ class Ledger:
         looks = Counter(look for name in items.values() for look in naming.skeletons(name))
         spoken = {}
         for id_, name in items.items():
-            odd = not set(name).isdisjoint(_PUNCTUATION)
+            plain = all(char.isalpha() or char in " -'’·" for char in name)
+            odd = not plain or not _SAID.isdisjoint(name.casefold().split())
             alike = any(looks[look] > 1 for look in naming.skeletons(name))
             called = f"“{name}”" if odd else name
             spoken[id_] = f"{called} ({short(id_)})" if odd or alike or id_ not in vouched else name
@@ -175,7 +183,7 @@ class Ledger:
 
         Raises UserError where none or several fit.
         """
-        if text.isascii() and text.isdecimal() and int(text) <= MAX_UINT256:
+        if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS and int(text) <= MAX_UINT256:
             return int(text)
         if text.lower().startswith("0x"):
             return self._by_prefix(text, {one.id for one in self.index.classes()} | set(self._carried()))

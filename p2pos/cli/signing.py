@@ -57,6 +57,8 @@ class AskingSigner:
         self._wallet = ledger.wallets.require_signing(name)  # who can't sign is told so before anything is asked
         self._opened: Signer | None = None
         self._agreed: dict[str, Any] | None = None
+        self._named: list[Address] = []
+        """Whom the transaction that was agreed to names."""
 
     @property
     def address(self) -> Address:
@@ -81,14 +83,23 @@ class AskingSigner:
         agreed = {key: value for key, value in fields.items() if key != "nonce"}
         if agreed != self._agreed:
             ledger = self._ledger
-            names, items = ledger.book.spoken(), ledger.spoken_items(ledger.items())
-            told = deeds.told(fields, self.address, ledger.settings.contract, names, items)
+            contract, items = ledger.settings.contract, ledger.spoken_items(ledger.items())
+            told = deeds.told(fields, self.address, contract, ledger.book.spoken(), items)
+            new = set(self._others(told)) - ledger.book.given()
+            if new:
+                told = deeds.told(fields, self.address, contract, ledger.book.spoken(first=new), items)
+            self._named = self._others(told)
             known = Known(ledger.people(), ledger.book.given())
             alike = [line for one in told.addresses for line in cautions.about_address(one, known)]
             self._ask(str(told), [*told.cautions, *alike])
         signed = self._open().sign_transaction(fields)
         self._agreed = agreed
+        if not self._ledger.book.trouble():
+            self._ledger.contacts.remember_given(self._named)
         return signed
+
+    def _others(self, told: deeds.Told) -> list[Address]:
+        return [one for one in told.addresses if one != self.address]
 
     def _ask(self, sentence: str, lines: list[str]) -> None:
         click.echo(f"{self._name} signs: {printable(sentence)}", err=True)

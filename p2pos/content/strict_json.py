@@ -15,7 +15,8 @@ MAX_INT = (1 << 53) - 1
 MAX_DIGITS = 17
 """Of such a number, with its sign. Python refuses to read those of thousands, in words of its own."""
 
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+"""Strings, one that never ends too, else each of its quotes would be looked at anew; and what nests."""
 
 
 def loads(data: bytes, *, unique_keys: bool = False) -> Any:
@@ -81,9 +82,11 @@ def _require_shallow(data: bytes) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RepeatedKeyError(twice)
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise RepeatedKeyError(name)
+            seen.add(name)
     return found
 
 

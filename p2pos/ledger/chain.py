@@ -150,16 +150,34 @@ class Chain(Reader):
         return bool(self._view("isNonceUsed", owner, nonce))
 
     def preflight(self, intents: Sequence[SignedIntent], sender: str) -> list[Preflight]:
-        """What the contract would say to each intent, alone, at the newest block, if `sender` submitted it."""
+        """What the contract would say to each intent, alone, at the newest block, if `sender` submitted it.
+
+        Raises RpcError where the end point could try none of them, as when it is overloaded.
+        """
         with_code = self.with_code(signer for intent in intents for signer, _ in intent.struct.signers)
-        said = self._rpc.batch([self._call_request(calldata.submit(intent), sender) for intent in intents])
+        calls = [self._call_request(data, sender, gas=gas) for data, gas in (batching.call([one]) for one in intents)]
+        reverts = self._tried(self._rpc.batch(calls))
         return [
-            Preflight(
-                contract_wallets=frozenset(signer for signer, _ in intent.struct.signers if signer in with_code),
-                revert=self._refusal(answer) if isinstance(answer, RpcError) else None,
-            )
-            for intent, answer in zip(intents, said, strict=True)
+            Preflight(frozenset(signer for signer, _ in intent.struct.signers if signer in with_code), revert)
+            for intent, revert in zip(intents, reverts, strict=True)
         ]
+
+    def _tried(self, answers: Sequence[Any]) -> list[Revert | None]:
+        """What became of each of several calls. Raises RpcError where the end point could try none.
+
+        One that it could not try while others went well burns more gas, or time, than is granted: its own fault.
+        """
+        reverts: list[Revert | None] = []
+        strange: RpcError | None = None
+        for answer in answers:
+            try:
+                reverts.append(self._refusal(answer) if isinstance(answer, RpcError) else None)
+            except RpcError as exc:
+                strange = exc
+                reverts.append(Revert("", f"the chain can't carry it out ({exc.text[:100]})"))
+        if strange is not None and all(isinstance(one, RpcError) and one.text == strange.text for one in answers):
+            raise strange
+        return reverts
 
     def with_code(self, accounts: Iterable[Address]) -> frozenset[Address]:
         """Which of these accounts have code, so that ERC-1271 decides on a signature that is not by their key."""
@@ -176,7 +194,6 @@ class Chain(Reader):
         data, gas = batching.call(intents)
         answer = self._rpc.batch([self._call_request(data, sender, gas=gas)])[0]
         if isinstance(answer, RpcError):
-            self._refusal(answer)  # raises where it is not the contract's
             return False
         # one alone goes by its own function, which answers nothing; where there is no contract, nothing is answered
         return len(intents) > 1 and answer == "0x" + abi.word(len(intents)).hex()
@@ -278,6 +295,9 @@ class Chain(Reader):
             if not complaint:
                 return signed
             taken, nonce = nonce, self.nonce(signer.address, pending=True)
+            # a second end point, or a repeated request, complains of what the first has taken: then it's this very one
+            if self.are_known([signed.hash])[0]:
+                return signed
             if nonce == taken:
                 break
         raise ChainError(f"the chain does not take the transaction: {complaint}", hint="try again in a minute")

@@ -121,10 +121,17 @@ class RelayerClient:
 
 
 def _status(answer: Any) -> Status:
+    strange = UnavailableError("the relayer's answer is not a status", hint="it may be of another version")
     try:
-        return Status(**answer)
+        made = Status(**answer)
     except TypeError as exc:
-        raise UnavailableError("the relayer's answer is not a status", hint="it may be of another version") from exc
+        raise strange from exc
+    texts = (made.id, made.state, made.refusal, made.reason, made.transaction)
+    if not all(isinstance(one, str) for one in texts) or not isinstance(made.block, int | None):
+        raise strange
+    if made.refusal not in {"", *Refusal} or (made.state == "failed" and not made.refusal):
+        raise strange
+    return made
 
 
 def _fields(status: Status) -> dict[str, Any]:

@@ -166,7 +166,8 @@ def _create(arguments: Mapping[str, Any], words: _Words) -> str:
             else []
         ),
     ]
-    return f"makes a new class of items for good: {'; '.join(parts)}"
+    described = f"described by 0x{arguments['digest'].hex()}"
+    return f"makes a new class of items for good: {'; '.join([*parts, described])}"
 
 
 def _goods(ids: Sequence[int], amounts: Sequence[int], words: _Words) -> str:

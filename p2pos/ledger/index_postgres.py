@@ -119,11 +119,14 @@ class PostgresStore(Store):
         self._db = db
         try:
             self.run(f"SET statement_timeout = {STATEMENT_MS}")
+            # two at once would both find nothing there, and one of them fail; the lock goes with the connection, too
+            self.run(f"SELECT pg_advisory_lock(hashtext('{self._schema}'))")
             self.run(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
             self.run(f"SET search_path = {self._schema}")
             self.run("SET client_min_messages = warning")
             for statement in ddl(postgres=True):
                 self.run(statement)
+            self.run(f"SELECT pg_advisory_unlock(hashtext('{self._schema}'))")
         except BaseException:
             db.close()
             raise

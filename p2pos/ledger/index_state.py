@@ -186,6 +186,8 @@ class _Fold:
             if before is not None:
                 before[d.BALANCES].setdefault(key, found)
             total = (found[0] if found else 0) + amount
+            if total >> 256:
+                raise _too_many(self.number)
             balances[key] = (total,) if total else None
         if not (source and target):
             self._supply(held, names[operator], amount, made=source == d.ZERO, burned=target == d.ZERO)
@@ -238,6 +240,8 @@ class _Fold:
 
     def _supply(self, item: int, operator: int, amount: int, *, made: bool, burned: bool) -> None:
         minted, gone = self._get(d.SUPPLIES, item) or (0, 0)
+        if (minted + amount * made) >> 256:
+            raise _too_many(self.number)
         self._set(d.SUPPLIES, (item,), (minted + amount * made, gone + amount * burned))
         if not made:
             return
@@ -399,4 +403,10 @@ def _typed(values: Sequence[Any], columns: Sequence[tuple[str, str]]) -> tuple[A
     return tuple(
         bytes.fromhex(value) if kind == "b" and value is not None else value
         for value, (_, kind) in zip(values, columns, strict=True)
+    )
+
+
+def _too_many(block: int) -> ChainError:
+    return ChainError(
+        f"the chain's logs make more items than there can be (block {block})", hint="use another end point"
     )

@@ -4,6 +4,7 @@ from p2pos.ledger.chain import Chain
 from p2pos.ledger.queue import Batch, Mined, Queue, Verdict, Waiting
 from p2pos.ledger.records import Receipt
 from p2pos.ledger.reverts import Revert
+from p2pos.ledger.rpc import RpcError
 from p2pos.ledger.settlement import Outcome
 from p2pos.types import Address
 
@@ -36,7 +37,12 @@ class Judge:
         if reason is not None:
             revert = self._chain.reverts.read(reason)
         elif len(batch.members) == 1:
-            revert = self._chain.preflight([member.intent], self._sender)[0].revert
+            try:
+                revert = self._chain.preflight([member.intent], self._sender)[0].revert
+            except (
+                RpcError
+            ):  # not the contract's word: it ran out of gas or time; it is tried again, and given up some time
+                revert = None
         else:
             # the batch as a whole failed, which its gas limit rules out save for a chain that prices gas otherwise
             revert = None

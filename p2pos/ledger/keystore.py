@@ -28,6 +28,8 @@ MAX_SCRYPT_BYTES = 1 << 30
 """Of memory that opening a keystore may take, 128 × n × r. Geth's own take a quarter of it."""
 MAX_SCRYPT_P = 16
 """Geth's light keystores use 6."""
+DERIVED_BYTES = 32
+"""That a passphrase is stretched into: a key for AES and one for the digest, 16 each."""
 MAX_PBKDF2 = 10_000_000
 """Rounds. The standard's examples use 262,144; this many take ten seconds."""
 
@@ -101,8 +103,8 @@ def stated_address(keystore: Mapping[str, Any], what: str) -> Address:
 
 def is_light(keystore: Mapping[str, Any]) -> bool:
     """Whether its key is stretched so lightly that a fast machine can try many passphrases."""
-    parameters = keystore["crypto"].get("kdfparams")
-    n = parameters.get("n") if isinstance(parameters, dict) else None
+    parameters = _lower(keystore["crypto"]).get("kdfparams")
+    n = _lower(parameters).get("n") if isinstance(parameters, dict) else None
     return not isinstance(n, int) or n < SCRYPT_N
 
 
@@ -120,9 +122,11 @@ def _bytes(passphrase: str) -> bytes:
 
 
 def _require_bounded(keystore: Mapping[str, Any], what: str) -> None:
-    crypto = keystore["crypto"]
-    parameters = {key.lower(): crypto[key] for key in crypto}.get("kdfparams")
+    parameters = _lower(keystore["crypto"]).get("kdfparams")
     if not isinstance(parameters, dict):
+        raise UserError(f"{what}: the keystore is damaged")
+    parameters = _lower(parameters)
+    if parameters.get("dklen") != DERIVED_BYTES:
         raise UserError(f"{what}: the keystore is damaged")
     n, r, p, c = (_whole(parameters.get(key, 1)) for key in "nrpc")
     if None in {n, r, p, c}:
@@ -132,6 +136,11 @@ def _require_bounded(keystore: Mapping[str, Any], what: str) -> None:
             f"{what}: its passphrase is stretched so far that to open it takes too much memory or time",
             hint="open it where it was made, and import the key",
         )
+
+
+def _lower(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """As eth-keyfile reads them: names in any case."""
+    return {str(key).lower(): value for key, value in fields.items()}
 
 
 def _whole(value: object) -> int | None:

@@ -61,7 +61,8 @@ class Queue:
         for number, sender, nonce, gas, members in db.execute(
             "SELECT number, sender, nonce, gas, members FROM batches WHERE state = 'open' ORDER BY number"
         ).fetchall():
-            carried = [self._accepted.pop(seq) for seq in _seqs(members) if seq in self._accepted]
+            gone = {seq for (seq,) in db.execute("SELECT seq FROM former WHERE batch = ?", (number,))}
+            carried = [self._accepted.pop(seq) for seq in _seqs(members) if seq in self._accepted and seq not in gone]
             sendings = _sendings(db, number)
             self._take_up(Batch(number, Address(sender), nonce, gas, tuple(carried), sendings))
 
@@ -282,7 +283,8 @@ class Queue:
         """A batch that was taken for lost is in a block after all; its block is watched from now on."""
         with self._guard, self._file.write() as db:
             db.execute(
-                "UPDATE batches SET state = 'mined', tx = ?, block = ?, block_hash = ? WHERE number = ?",
+                "UPDATE batches SET state = 'mined', tx = ?, block = ?, block_hash = ?"
+                " WHERE number = ? AND state = 'lost'",  # one that is open again has its own verdict to come
                 (transaction, block, block_hash, batch),
             )
 
@@ -317,12 +319,12 @@ class Queue:
                     ).fetchone()
                     if row and (member := self._revived(db, seq, *row)):
                         members.append(member)
+                        db.execute("DELETE FROM former WHERE seq = ? AND batch = ?", (seq, number))
                     else:  # it is elsewhere by now; this batch's transaction may still be the one that carries it out
                         _remember_former(db, [(seq, number)])
                 db.execute(
-                    "UPDATE batches SET state = 'open', tx = '', block = NULL, block_hash = '', members = ?"
-                    " WHERE number = ?",
-                    (_members(members), number),
+                    "UPDATE batches SET state = 'open', tx = '', block = NULL, block_hash = '' WHERE number = ?",
+                    (number,),
                 )
                 sendings = _sendings(db, number)
             self._take_up(Batch(number, Address(sender), nonce, gas, tuple(members), sendings))
@@ -352,8 +354,15 @@ class Queue:
             lost = db.execute("SELECT number, members FROM batches WHERE state = 'lost' LIMIT ?", (most,)).fetchall()
             rows += [(number, members) for number, members in lost if self._is_final(db, members, block)]
             seqs = [(seq,) for _, members in rows for seq in _seqs(members) if not self._is_live(seq)]
-            db.executemany("DELETE FROM bodies WHERE seq = ?", seqs)
-            db.executemany("DELETE FROM former WHERE seq = ?", seqs)
+            for table in (
+                "bodies",
+                "former",
+            ):  # not of an intent that another batch has ended since: that one may come back
+                db.executemany(
+                    f"DELETE FROM {table} WHERE seq = ? AND NOT EXISTS"  # noqa: S608 - constants
+                    f" (SELECT 1 FROM intents WHERE intents.seq = {table}.seq AND intents.block >= ?)",
+                    [(seq, block) for (seq,) in seqs],
+                )
             numbers = [(number,) for number, _ in rows]
             db.executemany("DELETE FROM sendings WHERE batch = ?", numbers)
             db.executemany("DELETE FROM batches WHERE number = ?", numbers)

@@ -59,7 +59,15 @@ class Reader:
             check_url(url)
         rpc = rpc_pool.connect(urls, chain_id, bounds)
         try:
-            answered = int(rpc.call("eth_chainId"), 16)
+            try:
+                answered = int(rpc.call("eth_chainId"), 16)
+            except UnavailableError:
+                if not chain_id or len(urls) == 1:
+                    raise
+                # of several, those of another chain are not believed; perhaps all of them are of one and the same
+                answered = int(rpc_pool.connect(urls, 0, bounds).call("eth_chainId"), 16)
+                if answered == chain_id:
+                    raise
         except RpcError as exc:
             raise UnavailableError(
                 f"{rpc.name} doesn't answer as a chain's JSON-RPC end point", hint="check --rpc-url"

@@ -112,11 +112,15 @@ def check_url(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-        parts.netloc.rpartition("@")[2].encode("ascii")
+        (parts.netloc.rpartition("@")[2] + parts.path + parts.query).encode("ascii")
     except ValueError:
         sound = False
     if not sound or any(ord(letter) <= 0x20 for letter in url):
-        raise UserError(f"“{public_name(url)}” is not an http or https URL", hint="check --rpc-url")
+        shown = public_name(url)  # of one that is none, any part may be a key
+        raise UserError(
+            "the end point's URL is not an http or https one" + ("" if shown == "…" else f": {shown}"),
+            hint="check --rpc-url",
+        )
     return parts
 
 
@@ -125,10 +129,10 @@ def public_name(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        return url[:100]
+        return "…"
     path = parts.path.rstrip("/")
     netloc = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{netloc}" + ("/…" if path or parts.query else "") if netloc else url[:100]
+    return f"{parts.scheme}://{netloc}" + ("/…" if path or parts.query else "") if netloc else "…"
 
 
 def unreachable(name: str, cause: BaseException) -> UnavailableError:

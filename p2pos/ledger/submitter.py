@@ -136,7 +136,9 @@ class Submitter:
     def _follow(self, look: Look) -> None:
         """Notice a reorganisation, at the start also one that came while nobody looked, and open again what it took."""
         if self._seen is None or look.hash != self._seen.hash:
-            mined = self._queue.mined_since(look.head.number - WATCHED_BLOCKS)
+            # from where it was left: what is older than that was forgotten, and of what came since nothing is known
+            since = min(look.head.number, self._seen.number) - WATCHED_BLOCKS if self._seen else 0
+            mined = self._queue.mined_since(since)
             if self._seen:
                 self._require_same_chain()
             now = self._hashes({block for _, block, _ in mined})

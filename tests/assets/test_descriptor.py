@@ -142,6 +142,7 @@ def test_defaults_are_spelled_out():
         ({"name": "x", "units": {"mass": "g"}}, "“mass” is no attribute that is a whole number"),
         ({"name": "x", "units": {"lit": "g"}, "attributes": {"lit": True}}, "“lit” is no attribute"),
         ({"name": "\ud800"}, "name"),
+        ({"name": "x", "attributes": {"\ud800": 1}}, "half a character"),
     ],
 )
 def test_what_a_descriptor_may_not_hold(fields, fault):

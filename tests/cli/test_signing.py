@@ -181,9 +181,9 @@ def test_two_classes_of_one_name(ledger):
     assert ledger.class_id(short(LANTERN)) == LANTERN
 
 
-def test_a_class_whose_name_says_more(ledger):
+@pytest.mark.parametrize("name", ["Coin; the fee is 0 (0x123)", "Sword and 500 Gold", "1000 Gold", "Gold until 2026"])
+def test_a_class_whose_name_says_more(ledger, name):
     """A name that could pass for part of the sentence stands in quotes, with its id."""
-    name = "Coin; the fee is 0 (0x123)"
     ledger.carry(Bundle(DOMAIN, {OTHER: Carried(Descriptor.make(name=name), soulbound=False)}))
     assert ledger.spoken_items(ledger.items())[OTHER] == f"“{name}” ({short(OTHER)})"
 

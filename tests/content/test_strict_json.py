@@ -32,6 +32,21 @@ def test_deep_nesting_is_refused_whatever_the_recursion_limit(opening: bytes) ->
         sys.setrecursionlimit(limit)
 
 
+@pytest.mark.parametrize("end", [b"", b"\\", b"["])
+def test_a_string_that_never_ends_is_looked_at_once(end: bytes) -> None:
+    """Half a megabyte of escaped quotes costs no more than its length: quadratic, it would be looked at for minutes."""
+    tokens = list(strict_json._TOKENS.finditer(b"[" * 65 + b'"' + b'\\"' * 250_000 + end))
+    assert len(tokens) == 66
+
+
+def test_the_first_key_that_comes_twice_is_named() -> None:
+    """Of many keys, the one that is named twice is told."""
+    with pytest.raises(strict_json.RepeatedKeyError, match="k7777"):
+        strict_json.loads(
+            json.dumps({f"k{n}": n for n in range(9999)})[:-1].encode() + b',"k7777":0}', unique_keys=True
+        )
+
+
 def test_brackets_in_strings_do_not_nest() -> None:
     """A string of brackets is one level deep."""
     assert strict_json.loads(b'["' + b"[" * 1000 + b'\\""]') == ["[" * 1000 + '"']

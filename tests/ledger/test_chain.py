@@ -177,3 +177,12 @@ def test_two_processes_with_one_account(ground, monkeypatch):
     ground.chain.mint(OPERATOR, CAROL.address, ground.lantern, 1)
     assert ground.balance(CAROL) == before + 1
     assert ground.chain.is_nonce_used(OPERATOR.address, 4711)
+
+
+def test_a_transaction_whose_answer_was_lost_is_not_sent_twice(ground, monkeypatch):
+    """Where the chain took it but complains, as of one that it knows, nothing is signed again."""
+    real = Chain.send_raw
+    monkeypatch.setattr(Chain, "send_raw", lambda self, raw: [real(self, raw) and "already known"])
+    before = ground.balance(CAROL)
+    ground.chain.mint(OPERATOR, CAROL.address, ground.lantern, 1)
+    assert ground.balance(CAROL) == before + 1

@@ -12,6 +12,7 @@ from tests.ledger.chains import ALICE, BOB, CAROL, FAR, person
 
 DOMAIN = Domain(31337, person("contract").address)
 NAMES = {ALICE.address: "alice", BOB.address: "bob", CAROL.address: "carol"}
+DESCRIBED = "described by 0x" + "00" * 32
 MADE = "alice makes a new class of items for good:"
 LATER = "the issuer after a delay of 60 s"
 OWED = "owed 2.5 % of each sale"
@@ -48,11 +49,12 @@ def told(data: bytes, *, to: str = DOMAIN.contract, value: int = 0, contract: st
         (calldata.relay_calls([b"", b""], 100_000), "alice pays for 2 acts that others signed"),
         (
             calldata.create_class(bytes(32), Terms(0), bytes(32)),
-            f"{MADE} no limit to how many; its descriptor is changed by nobody, ever",
+            f"{MADE} no limit to how many; its descriptor is changed by nobody, ever; {DESCRIBED}",
         ),
         (
             calldata.create_class(bytes(32), Terms(5, True, Policy.DELAYED, 60, BOB.address, 250), bytes(32)),
-            f"{MADE} at most 5 ever; it never changes hands; its descriptor is changed by {LATER}; bob is {OWED}",
+            f"{MADE} at most 5 ever; it never changes hands; its descriptor is changed by {LATER}; bob is {OWED};"
+            f" {DESCRIBED}",
         ),
     ],
 )

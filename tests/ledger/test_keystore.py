@@ -54,7 +54,13 @@ def test_passphrases_in_several_forms():
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"n": 1 << 40, "r": 8, "p": 1}, {"n": 2, "r": 1 << 40}, {"n": 2, "r": 8, "p": 1 << 20}, {"c": 1 << 40}],
+    [
+        {"n": 1 << 40, "r": 8, "p": 1},
+        {"n": 2, "r": 1 << 40},
+        {"n": 2, "r": 8, "p": 1 << 20},
+        {"c": 1 << 40},
+        {"N": 1 << 30},
+    ],
 )
 def test_a_keystore_that_would_eat_the_machine(parameters):
     """Stretching that would take all memory or hours is refused before it is begun."""
@@ -64,7 +70,9 @@ def test_a_keystore_that_would_eat_the_machine(parameters):
         keystore.decrypt(made, "secret", "wallet x")
 
 
-@pytest.mark.parametrize("parameters", [{"n": "2"}, {"n": -1}, {"n": True}, {"r": None}, {"salt": 5}, {"dklen": 5}])
+@pytest.mark.parametrize(
+    "parameters", [{"n": "2"}, {"n": -1}, {"n": True}, {"r": None}, {"salt": 5}, {"dklen": 5}, {"DKLEN": 1 << 30}]
+)
 def test_parameters_that_are_none(parameters):
     """Parameters of a wrong kind are a damaged keystore, not a traceback."""
     made = keystore.encrypt(KEY, "secret", light=True)
