@@ -14,7 +14,7 @@ DOMAIN = Domain(31337, person("contract").address)
 NAMES = {ALICE.address: "alice", BOB.address: "bob", CAROL.address: "carol"}
 DESCRIBED = "described by 0x" + "00" * 32
 MADE = "alice makes a new class of items for good:"
-LATER = "the issuer after a delay of 60 s"
+LATER = "its descriptor is changed by the issuer after a delay of 60 s"
 OWED = "owed 2.5 % of each sale"
 ITEMS = {7: "Lantern", 8: "Coin"}
 
@@ -53,8 +53,7 @@ def told(data: bytes, *, to: str = DOMAIN.contract, value: int = 0, contract: st
         ),
         (
             calldata.create_class(bytes(32), Terms(5, True, Policy.DELAYED, 60, BOB.address, 250), bytes(32)),
-            f"{MADE} at most 5 ever; it never changes hands; its descriptor is changed by {LATER}; bob is {OWED};"
-            f" {DESCRIBED}",
+            f"{MADE} at most 5 ever; it never changes hands; {LATER}; bob is {OWED}; {DESCRIBED}",
         ),
     ],
 )
