@@ -116,11 +116,7 @@ def check_url(url: str) -> SplitResult:
     except ValueError:
         sound = False
     if not sound or any(ord(letter) <= 0x20 for letter in url):
-        shown = public_name(url)  # of one that is none, any part may be a key
-        raise UserError(
-            "the end point's URL is not an http or https one" + ("" if shown == "…" else f": {shown}"),
-            hint="check --rpc-url",
-        )
+        raise UserError(f"“{public_name(url)}” is not an http or https URL", hint="check --rpc-url")
     return parts
 
 

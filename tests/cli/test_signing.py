@@ -99,15 +99,19 @@ def test_nobody_agreed(ledger, capsys, monkeypatch):
 
 
 def test_a_transaction_is_shown_once(ledger, capsys):
-    """A transaction is read from its bytes, with its fee; the same again under another nonce is not shown twice."""
+    """A transaction is read from its bytes, with its fee; the same again under another nonce is not shown twice.
+
+    Whoever gets something for the first time is shown with the whole address.
+    """
     signer = unlock(ledger, "alice", None, yes=True)
     assert signer.sign_transaction(transaction()) == ALICE.sign_transaction(transaction())
     shown = capsys.readouterr().err
-    assert f"alice makes 3 × Bronze Lantern ({short(LANTERN)}) for bob (contact); the fee is at most 0.0001 " in shown
+    made = f"alice makes 3 × Bronze Lantern ({short(LANTERN)}) for bob (contact)"
+    assert f"{made} {BOB.address}; the fee is at most 0.0001 " in shown
     signer.sign_transaction(transaction(nonce=1))
     assert capsys.readouterr().err == ""
     signer.sign_transaction(transaction() | {"gas": 200_000})
-    assert "the fee is at most 0.0002 " in capsys.readouterr().err
+    assert f"{made}; the fee is at most 0.0002 " in capsys.readouterr().err
 
 
 def test_a_watched_wallet_does_not_sign(ledger):

@@ -59,7 +59,18 @@ def test_what_is_broken_is_unavailable(proxy, fault):
 
 @pytest.mark.parametrize(
     "url",
-    ["", "ftp://x", "http://", "http://x:y", "http://x:99999", "http://[", "http://a b", "http://ä", "http://x\n"],
+    [
+        "",
+        "ftp://x",
+        "http://",
+        "http://x:y",
+        "http://x:99999",
+        "http://[",
+        "http://a b",
+        "http://ä",
+        "http://x/ä",
+        "http://x\n",
+    ],
 )
 def test_odd_urls(url):
     """What can't be an end point's URL is refused before anything is asked."""

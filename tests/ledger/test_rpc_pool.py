@@ -111,13 +111,13 @@ def test_another_chain_with_the_same_number(ground, three):
 
 
 def test_another_chain(ground, three):
-    """One that is on another chain is put aside and says so; where that leaves no majority, nothing is believed."""
+    """One that is on another chain is put aside and says so; where the majority is, the setting is what is wrong."""
     with running_anvil(chain_id=5) as other:
         pool = RpcPool([three[0].url, other.url], chain_id=31337)
         assert pool.call(*HEAD) == ground.anvil.rpc.call(*HEAD)
         assert pool.health()[1]["because"] == "it is on chain 5, not 31337"
         pool.close()
-        with pytest.raises(UnavailableError, match="it is on chain 31337, not 5"):
+        with pytest.raises(UserError, match="has id 31337, not 5"):
             Chain.connect([three[0].url, other.url, three[1].url], chain_id=5)
 
 
