@@ -154,20 +154,27 @@ def test_readers_see_one_moment(follower):
 
 
 def test_history_by_account_and_class(follower):
-    """What an account and a class were in is what the whole history says of them, newest first."""
+    """What an account and a class were in is what the whole history says of them, newest first.
+
+    What an account made, or took as a world, is its own doing too.
+    """
+
+    def parties(one):
+        return {one.one, one.other, *([one.operator] if one.kind in {"made", "spent"} else [])}
+
     follower.grow(300)
     follower.sync()
     every = follower.index.history(most=100_000)
     places = [(one.block, one.log, one.position) for one in every]
     assert places == sorted(places, reverse=True)
     for account in map(Address, {one.one for one in every if one.one.strip("0x")}):
-        mine = [one for one in every if account in {one.one, one.other}]
+        mine = [one for one in every if account in parties(one)]
         assert follower.index.history(account=account, most=100_000) == mine
         assert follower.index.history(account=account, most=3) == mine[:3]
     for known in follower.index.classes():
         sides = [one for one in every if known.id in {one.id, *(id_ for side in one.sides for id_, _ in side)}]
         assert follower.index.history(id_=known.id, most=100_000) == sides
-        issuer = [one for one in sides if known.issuer in {one.one, one.other}]
+        issuer = [one for one in sides if known.issuer in parties(one)]
         assert follower.index.history(account=known.issuer, id_=known.id, most=100_000) == issuer
     assert {"swapped", "spent", "locked", "updated", "made", "class"} <= {one.kind for one in every}
 
