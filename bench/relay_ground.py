@@ -52,7 +52,7 @@ class Ground:
         self._turns = itertools.cycle(range(PEOPLE))
         self._nonces = [itertools.count(1 << 20) for _ in self.owners]
         for signer in (self.operator, *self.owners):
-            set_native_balance(url, signer.address, 1000 * COIN)
+            set_native_balance(url, signer.address, 10**9 * COIN)
         with self.mining():
             chain = Chain.connect(url)
             self.chain = chain.with_contract(chain.deploy(self.operator))
@@ -129,8 +129,9 @@ def running_anvil() -> Iterator[Anvil]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = ["--port", str(port), "--no-mining", "--silent", "--accounts", "0"]
-    # as the devnet runs it: without a limit, anvil writes the states of old blocks to disk
-    arguments += ["--prune-history", "256", "--threads", "1"]
+    # as the devnet runs it: without a limit, anvil writes the states of old blocks to disk. Blocks have room for all that
+    # comes in their time, as a roll-up's do, else the price of gas would rise by an eighth with each for a minute
+    arguments += ["--prune-history", "256", "--threads", "1", "--gas-limit", "100000000"]
     process = subprocess.Popen([find_anvil(Settings()), *arguments], stdin=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     rpc, pause = Rpc(url), threading.Event()
