@@ -129,8 +129,8 @@ def running_anvil() -> Iterator[Anvil]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = ["--port", str(port), "--no-mining", "--silent", "--accounts", "0"]
-    # as the devnet runs it: without a limit, anvil writes the states of old blocks to disk. Blocks have room for all that
-    # comes in their time, as a roll-up's do, else the price of gas would rise by an eighth with each for a minute
+    # as the devnet runs it: without a limit, anvil writes the states of old blocks to disk. Blocks have room for all
+    # that comes in their time, as a roll-up's do, else the price of gas would rise by an eighth with each for a minute
     arguments += ["--prune-history", "256", "--threads", "1", "--gas-limit", "100000000"]
     process = subprocess.Popen([find_anvil(Settings()), *arguments], stdin=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
