@@ -4,34 +4,24 @@ Looked at is what the callers rely on: the form of figures, hashes and bytes, an
 was asked: that block, that transaction, logs of that contract and those blocks.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from p2pos.content import strict_json
+from pydantic_core import from_json
 
 QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
 HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 
 
-MAX_PASSES = 8
-"""Levels at which a sound answer's brackets cancel out: a batch's array, an answer, its result, a log, its topics."""
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-
-
 def parse(answer: bytes) -> Any:
     """The JSON that an end point sent. Raises ValueError where it is none, or nests so deep that it is an attack.
 
-    The standard parser descends once per level, and some libraries raise the interpreter's limit until the stack
-    overflows; `strict_json` looks at every bracket, which takes longer than parsing. So the brackets are looked at
-    alone first.
+    By pydantic's parser, which stops at 201 levels: the standard one descends once per level until the stack overflows,
+    where some library has raised the interpreter's limit. It takes two thirds of that one's time.
     """
-    brackets = answer.translate(None, _NO_BRACKETS)
-    for _ in range(MAX_PASSES):
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-    return strict_json.loads(answer) if brackets else json.loads(answer)
+    return from_json(answer, cache_strings="keys")
 
 
 def is_sound(method: str, params: Sequence[Any], result: object) -> bool:

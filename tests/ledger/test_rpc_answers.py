@@ -78,7 +78,7 @@ def test_it_never_raises(method, result):
 @pytest.mark.parametrize("bomb", [b"[" * 10**6, b'{"a":' * 10**6, b"[" * 1000 + b"]" * 1000, b'"' + b"[" * 100])
 def test_an_answer_that_nests_without_end(bomb):
     """What nests too deep, which would end the process, is no answer; nor is what is not JSON."""
-    with pytest.raises(ValueError, match="nests|JSON|Unterminated"):
+    with pytest.raises(ValueError, match="recursion limit exceeded|EOF while parsing"):
         parse(bomb)
 
 
