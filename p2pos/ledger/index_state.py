@@ -11,6 +11,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from pydantic_core import to_json
+
 from p2pos.errors import ChainError
 from p2pos.ledger import index_decode as d
 from p2pos.ledger.index_decode import Batch
@@ -388,7 +390,7 @@ def _with_bit(bits: bytes, bit: int) -> bytes:
 
 def pack_undo(undo: Undo) -> bytes:
     """As JSON, bytes in hex."""
-    return json.dumps(undo, separators=(",", ":"), default=bytes.hex).encode()
+    return to_json(undo, bytes_mode="hex")
 
 
 def unpack_undo(data: bytes) -> Undo:
