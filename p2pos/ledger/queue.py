@@ -11,7 +11,6 @@ batch that was lost or reorganised away brings it back. It takes a nonce of each
 
 import sqlite3
 import threading
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -19,12 +18,12 @@ from itertools import islice
 from pathlib import Path
 
 from p2pos.errors import InternalError, UserError
-from p2pos.ledger.fees import Fees
+from p2pos.ledger import queue_rows as rows
 from p2pos.ledger.intents import SignedIntent
 from p2pos.ledger.packed import pack, unpack
 from p2pos.ledger.queue_file import QueueFile
 from p2pos.ledger.queue_records import Batch, Draft, Mined, Sending, Status, Verdict, Waiting
-from p2pos.types import Address, Wei
+from p2pos.types import Address
 
 __all__ = ["MAX_WAITING", "Batch", "Draft", "Mined", "Queue", "Sending", "Status", "Verdict", "Waiting"]
 
@@ -52,18 +51,19 @@ class Queue:
             raise
 
     def _load(self, db: sqlite3.Connection) -> None:
-        self._next_seq = _first(db, "SELECT ifnull(max(seq), 0) + 1 FROM intents")
-        self._next_batch = _first(db, "SELECT ifnull(max(number), 0) + 1 FROM batches")
-        rows = db.execute(
+        self._next_seq = rows.first_number(db, "SELECT ifnull(max(seq), 0) + 1 FROM intents")
+        self._next_batch = rows.first_number(db, "SELECT ifnull(max(number), 0) + 1 FROM batches")
+        live = db.execute(
             "SELECT seq, body, id, attempts FROM intents JOIN bodies USING (seq) WHERE state = 'live' ORDER BY seq"
         )
-        self._accepted = {seq: Waiting(seq, unpack(body, digest), attempts) for seq, body, digest, attempts in rows}
+        self._accepted = {seq: Waiting(seq, unpack(body, digest), attempts) for seq, body, digest, attempts in live}
         for number, sender, nonce, gas, members in db.execute(
             "SELECT number, sender, nonce, gas, members FROM batches WHERE state = 'open' ORDER BY number"
         ).fetchall():
             gone = {seq for (seq,) in db.execute("SELECT seq FROM former WHERE batch = ?", (number,))}
-            carried = [self._accepted.pop(seq) for seq in _seqs(members) if seq in self._accepted and seq not in gone]
-            sendings = _sendings(db, number)
+            mine = [seq for seq in rows.seqs_of(members) if seq in self._accepted and seq not in gone]
+            carried = [self._accepted.pop(seq) for seq in mine]
+            sendings = rows.sendings_of(db, number)
             self._take_up(Batch(number, Address(sender), nonce, gas, tuple(carried), sendings))
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class Queue:
     def holder(self, intent: SignedIntent) -> Status | None:
         """Who holds one of the nonces that this intent takes: itself, a rival, or None where they are all free."""
         with self._guard, self._file.read() as db:
-            for owner, nonce in _nonces(intent):
+            for owner, nonce in rows.nonces(intent):
                 row = db.execute("SELECT seq FROM nonces WHERE owner = ? AND nonce = ?", (owner, nonce)).fetchone()
                 if row:
                     found = db.execute(
@@ -161,7 +161,7 @@ class Queue:
                         made = list(self._again(db, made, now_s))
                     db.executemany(
                         "INSERT INTO nonces VALUES (?, ?, ?)",
-                        [(*pair, one.seq) for one in made for pair in _nonces(one.intent)],
+                        [(*pair, one.seq) for one in made for pair in rows.nonces(one.intent)],
                     )
                     db.executemany(
                         "INSERT OR REPLACE INTO bodies VALUES (?, ?)", [(one.seq, pack(one.intent)) for one in made]
@@ -184,7 +184,7 @@ class Queue:
                     " accepted_s = ? WHERE seq = ?",
                     (now_s, seq),
                 )
-                _count(db, "failed", -1)
+                rows.count(db, "failed", -1)
                 yield Waiting(seq, one.intent, 0)
             elif seq == one.seq:
                 yield one
@@ -199,7 +199,7 @@ class Queue:
         with self._guard:
             judged = [(self._accepted[one.seq], one) for one in verdicts]
             with self._file.write() as db:
-                self._judge(db, judged)
+                rows.judge(db, judged)
                 failed = [(one.seq,) for one in verdicts if one.state == "failed"]
                 db.executemany("DELETE FROM bodies WHERE seq = ?", failed)
             for one in verdicts:
@@ -242,10 +242,10 @@ class Queue:
             with self._file.write() as db:
                 db.executemany(
                     "INSERT INTO batches (number, sender, nonce, gas, members) VALUES (?, ?, ?, ?, ?)",
-                    [(one.number, one.sender, one.nonce, one.gas, _members(one.members)) for one in made],
+                    [(one.number, one.sender, one.nonce, one.gas, rows.packed_members(one.members)) for one in made],
                 )
                 for batch in made:
-                    _add_sending(db, batch.number, 0, batch.sendings[0])
+                    rows.insert_sending(db, batch.number, 0, batch.sendings[0])
             self._next_batch += len(made)
             for batch in made:
                 for member in batch.members:
@@ -258,7 +258,7 @@ class Queue:
         with self._guard:
             known = self._open[batch]
             with self._file.write() as db:
-                _add_sending(db, batch, len(known.sendings), sending)
+                rows.insert_sending(db, batch, len(known.sendings), sending)
             self._open[batch] = replace(known, sendings=(*known.sendings, sending))
 
     def mine(self, mined: Sequence[Mined]) -> None:
@@ -273,8 +273,8 @@ class Queue:
                     "UPDATE batches SET state = 'mined', tx = ?, block = ?, block_hash = ? WHERE number = ?",
                     [(one.transaction, one.block, one.block_hash, one.batch) for one in mined],
                 )
-                self._judge(db, judged)
-                _remember_former(db, [(member.seq, self._batch_of[member.seq]) for member, _ in again])
+                rows.judge(db, judged)
+                rows.remember_former(db, [(member.seq, self._batch_of[member.seq]) for member, _ in again])
             for one in mined:
                 self._put_down(one.batch)
             self._queue_up([replace(member, attempts=member.attempts + 1) for member, _ in again])
@@ -295,7 +295,7 @@ class Queue:
             pairs = [(member.seq, batch.number) for batch in batches for member in batch.members]
             with self._file.write() as db:
                 db.executemany("UPDATE batches SET state = 'lost' WHERE number = ?", [(one,) for one in numbers])
-                _remember_former(db, pairs)
+                rows.remember_former(db, pairs)
             for number in numbers:
                 self._put_down(number)
             self._queue_up([member for batch in batches for member in batch.members])
@@ -311,74 +311,45 @@ class Queue:
                     "SELECT sender, nonce, gas, members, tx FROM batches WHERE number = ?", (number,)
                 ).fetchone()
                 members = []
-                for seq in _seqs(seqs):
+                for seq in rows.seqs_of(seqs):
                     row = db.execute(
                         "SELECT state, body, id, attempts FROM intents JOIN bodies USING (seq)"
                         " WHERE seq = ? AND state <> 'live' AND tx = ?",
                         (seq, tx),
                     ).fetchone()
-                    if row and (member := self._revived(db, seq, *row)):
+                    if row and (member := rows.revive(db, seq, *row)):
                         members.append(member)
                         db.execute("DELETE FROM former WHERE seq = ? AND batch = ?", (seq, number))
                     else:  # it is elsewhere by now; this batch's transaction may still be the one that carries it out
-                        _remember_former(db, [(seq, number)])
+                        rows.remember_former(db, [(seq, number)])
                 db.execute(
                     "UPDATE batches SET state = 'open', tx = '', block = NULL, block_hash = '' WHERE number = ?",
                     (number,),
                 )
-                sendings = _sendings(db, number)
+                sendings = rows.sendings_of(db, number)
             self._take_up(Batch(number, Address(sender), nonce, gas, tuple(members), sendings))
-
-    @staticmethod
-    def _revived(
-        db: sqlite3.Connection, seq: int, state: str, body: bytes, digest: bytes, attempts: int
-    ) -> Waiting | None:
-        member = Waiting(seq, unpack(body, digest), attempts)
-        if state == "failed":
-            pairs = [(*pair, seq) for pair in _nonces(member.intent)]
-            if db.executemany("INSERT OR IGNORE INTO nonces VALUES (?, ?, ?)", pairs).rowcount < len(pairs):
-                _free_nonces(db, [member])
-                return None
-        db.execute(
-            "UPDATE intents SET state = 'live', refusal = '', reason = '', tx = '', block = NULL WHERE seq = ?", (seq,)
-        )
-        _count(db, state, -1)
-        return member
 
     def forget_before(self, block: int, most: int) -> None:
         """Drop what up to `most` batches were made of that no reorganisation can reach; the verdicts stay."""
         with self._guard, self._file.write() as db:
-            rows = db.execute(
+            over = db.execute(
                 "SELECT number, members FROM batches WHERE state = 'mined' AND block < ? LIMIT ?", (block, most)
             ).fetchall()
             lost = db.execute("SELECT number, members FROM batches WHERE state = 'lost' LIMIT ?", (most,)).fetchall()
-            rows += [(number, members) for number, members in lost if self._is_final(db, members, block)]
-            seqs = [(seq,) for _, members in rows for seq in _seqs(members) if not self._is_live(seq)]
-            for table in (
-                "bodies",
-                "former",
-            ):  # not of an intent that another batch has ended since: that one may come back
+            over += [(number, members) for number, members in lost if rows.is_final(db, members, block)]
+            seqs = [(seq,) for _, members in over for seq in rows.seqs_of(members) if not self._is_live(seq)]
+            # not of an intent that another batch has ended since: that one may come back
+            for table in ("bodies", "former"):
                 db.executemany(
                     f"DELETE FROM {table} WHERE seq = ? AND NOT EXISTS"  # noqa: S608 - constants
                     f" (SELECT 1 FROM intents WHERE intents.seq = {table}.seq AND intents.block >= ?)",
                     [(seq, block) for (seq,) in seqs],
                 )
-            numbers = [(number,) for number, _ in rows]
+            numbers = [(number,) for number, _ in over]
             db.executemany("DELETE FROM sendings WHERE batch = ?", numbers)
             db.executemany("DELETE FROM batches WHERE number = ?", numbers)
 
     # ----
-
-    def _is_final(self, db: sqlite3.Connection, members: bytes, block: int) -> bool:
-        """Whether a lost batch can't matter any more: each of its intents is over, and what ended it is before `block`.
-
-        Until then its transaction, if it gets into a block after all, may be the one that carries an intent out.
-        """
-        for seq in _seqs(members):
-            row = db.execute("SELECT state, block FROM intents WHERE seq = ?", (seq,)).fetchone()
-            if row and (row[0] == "live" or (row[1] is not None and row[1] >= block)):
-                return False
-        return True
 
     def _is_live(self, seq: int) -> bool:
         return seq in self._accepted or seq in self._batch_of
@@ -400,62 +371,3 @@ class Queue:
             self._accepted[member.seq] = member
         if not in_order:
             self._accepted = dict(sorted(self._accepted.items()))
-
-    @staticmethod
-    def _judge(db: sqlite3.Connection, judged: Sequence[tuple[Waiting, Verdict]]) -> None:
-        """Write verdicts down; a failed intent's nonces become free."""
-        over = [one for _, one in judged if one.state != "accepted"]
-        db.executemany(
-            "UPDATE intents SET state = ?, refusal = ?, reason = ?, tx = ?, block = ? WHERE seq = ?",
-            [(one.state, one.refusal or "", one.reason, one.transaction, one.block, one.seq) for one in over],
-        )
-        failed = [member for member, one in judged if one.state == "failed"]
-        _free_nonces(db, failed)
-        db.executemany(
-            "UPDATE intents SET attempts = attempts + 1 WHERE seq = ?",
-            [(one.seq,) for _, one in judged if one.state == "accepted"],
-        )
-        _count(db, "failed", len(failed))
-        _count(db, "settled", len(over) - len(failed))
-
-
-def _first(db: sqlite3.Connection, question: str) -> int:
-    return int(db.execute(question).fetchone()[0])
-
-
-def _count(db: sqlite3.Connection, state: str, more: int) -> None:
-    db.execute("UPDATE tally SET count = count + ? WHERE state = ?", (more, state))
-
-
-def _free_nonces(db: sqlite3.Connection, members: Iterable[Waiting]) -> None:
-    rows = [(*pair, member.seq) for member in members for pair in _nonces(member.intent)]
-    db.executemany("DELETE FROM nonces WHERE owner = ? AND nonce = ? AND seq = ?", rows)
-
-
-def _remember_former(db: sqlite3.Connection, pairs: Sequence[tuple[int, int]]) -> None:
-    db.executemany("INSERT OR IGNORE INTO former VALUES (?, ?)", pairs)
-
-
-def _nonces(intent: SignedIntent) -> list[tuple[bytes, bytes]]:
-    """What an intent takes, as the file's keys."""
-    return [(bytes.fromhex(owner[2:]), nonce.to_bytes(32, "big")) for owner, nonce in intent.struct.signers]
-
-
-def _members(members: Iterable[Waiting]) -> bytes:
-    return array("Q", [member.seq for member in members]).tobytes()
-
-
-def _seqs(members: bytes) -> list[int]:
-    return array("Q", members).tolist()
-
-
-def _sendings(db: sqlite3.Connection, batch: int) -> tuple[Sending, ...]:
-    rows = db.execute("SELECT tx, raw, max_fee, priority FROM sendings WHERE batch = ? ORDER BY ordinal", (batch,))
-    return tuple(Sending(tx, raw, Fees(Wei(int(max_fee)), Wei(int(priority)))) for tx, raw, max_fee, priority in rows)
-
-
-def _add_sending(db: sqlite3.Connection, batch: int, ordinal: int, one: Sending) -> None:
-    db.execute(
-        "INSERT INTO sendings VALUES (?, ?, ?, ?, ?, ?)",
-        (batch, ordinal, one.transaction, one.raw, str(one.fees.max_fee), str(one.fees.priority)),
-    )

@@ -377,3 +377,44 @@ def test_since_when_the_oldest_waits(queue):
     assert queue.oldest_s() == 1.0
     queue.mine([settled(carry(queue, 1))])
     assert queue.oldest_s() == 2.0
+
+
+def test_what_settled_later_outlives_the_batch_that_failed_first(queue):
+    """An intent that an old batch failed and a newer one settled comes back with the newer one's block."""
+    queue.accept([signed(1)], 1.0)
+    old = carry(queue)
+    queue.mine([mined(old, Verdict(1, "failed", Refusal.BALANCE, "poor", "0x1", 100), block=100)])
+    queue.accept([signed(1)], 2.0)
+    new = carry(queue, nonce=1, tx="0x2")
+    queue.mine([settled(new, block=350)])
+    queue.forget_before(104, 100)
+    queue.reopen(new.number)
+    assert queue.counts() == {"accepted": 0, "submitted": 1, "settled": 0, "failed": 0}
+
+
+def test_a_batch_that_is_open_is_not_found(queue):
+    """Only a batch that was lost can be found: one that is open has its own verdict to come."""
+    queue.accept([signed(1), signed(2)], 1.0)
+    batch = carry(queue)
+    queue.found(batch.number, "0x1", 4, "0xb4")
+    assert queue.mined_since(0) == []
+
+
+def test_a_second_reorganisation_brings_back_what_had_left(queue, tmp_path):
+    """An intent that left a batch, and that its transaction carried out after all, comes back with that batch."""
+    queue.accept([signed(1), signed(2)], 1.0)
+    first = carry(queue)
+    failed = Verdict(1, "failed", Refusal.BALANCE, "poor", "0x1", 5)
+    queue.mine([mined(first, failed, Verdict(2, "settled", transaction="0x1", block=5))])
+    queue.accept([signed(1)], 2.0)
+    second = carry(queue, nonce=1, tx="0x2")
+    queue.reopen(first.number)
+    assert [[member.seq for member in one.members] for one in queue.open_batches()] == [[2], [1]]
+    queue.close()
+    again = Queue(tmp_path / "queue.sqlite")
+    assert [[member.seq for member in one.members] for one in again.open_batches()] == [[2], [1]]
+    again.mine([mined(first, Verdict(2, "settled", transaction="0x1", block=6), block=6)])
+    again.mine([mined(second, Verdict(1, "settled", transaction="0x1", block=6), block=7)])
+    again.reopen(first.number)
+    assert [[member.seq for member in one.members] for one in again.open_batches()] == [[1, 2]]
+    again.close()
