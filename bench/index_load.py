@@ -19,7 +19,7 @@ import zlib
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from bench.index_chain import BLOCK_S, CONTRACT, RELAYER, START_S, ZERO, Deeds, Truth, json_logs
+from bench.index_deeds import BLOCK_S, CONTRACT, RELAYER, START_S, ZERO, Deeds, Truth, json_logs
 
 PEOPLE = 10_000
 ITEMS = 100

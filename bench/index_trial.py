@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.index_chain import Deeds, ModelBlock, ModelChain, Truth
+from bench.index_chain import ModelBlock, ModelChain
+from bench.index_deeds import Deeds, Truth
 from p2pos.errors import ChainError, P2posError, UnavailableError
 from p2pos.ledger import index_decode as d
 from p2pos.ledger.index import Index

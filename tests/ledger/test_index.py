@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.index_chain import TOPICS, ModelChain
+from bench.index_chain import ModelChain
+from bench.index_deeds import TOPICS
 from bench.index_trial import held
 from p2pos.errors import ChainError, InternalError, UnavailableError, UserError
 from p2pos.ledger.index import UNDO_BLOCKS, Index

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.index_chain import TOPICS, ModelChain
+from bench.index_chain import ModelChain
+from bench.index_deeds import TOPICS
 from p2pos.errors import ChainError, UserError
 from p2pos.ledger import calldata
 from p2pos.ledger.index import Index
