@@ -38,6 +38,7 @@ from bench.relay_gas import measure_gas
 from bench.relay_ground import COIN, Anvil, Ground, Signed, running_anvil
 from p2pos import log
 from p2pos.errors import InternalError
+from p2pos.ledger import relayer
 from p2pos.ledger.admission import Admission
 from p2pos.ledger.chain import set_native_balance
 from p2pos.ledger.client import RelayerClient
@@ -145,6 +146,7 @@ def run(figures: Figures, *, quick: bool, device: str) -> int:
     """Set the figures of `relay`; return how often the raw sends were measured. `device` plays no part."""
     del device
     log.configure(level="error")
+    relayer.spare_collector()  # as `relayer run` does
     seconds = {"batch": 10.0, "single": 4.0, "raw": 2.0} if quick else {"batch": 60.0, "single": 20.0, "raw": 10.0}
     with tempfile.TemporaryDirectory() as directory, running_anvil() as anvil:
         ground, home = Ground(anvil.url), Path(directory)

@@ -112,6 +112,7 @@ def run(
         submitter.bind()
         limits = Limits(signer_waiting, signer_rate, signer_burst)
         relayer_ = service.Relayer(chain, store, submitter, limits=limits, process=True)
+        service.spare_collector()
         trio.run(_serve, relayer_, submitter.senders, listener, leashed)
     finally:
         store.close()

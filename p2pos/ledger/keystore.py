@@ -70,6 +70,7 @@ def decrypt(keystore: Mapping[str, Any], passphrase: str, what: str) -> LocalAcc
             if "MAC mismatch" not in str(exc):  # eth-keyfile has no class of its own for this
                 raise UserError(f"{what}: the keystore is damaged") from exc
         except (KeyError, TypeError, AttributeError, NotImplementedError, OverflowError) as exc:
+            # what eth-keyfile says of fields that lack, or are of another kind: it checks none beforehand
             raise UserError(f"{what}: the keystore is damaged or of an unknown kind") from exc
     raise UserError(f"{what}: wrong passphrase", hint="try again")
 
