@@ -11,7 +11,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from bench.index_deeds import BLOCK_S, CONTRACT, START_S, Deeds, Truth, json_logs
+from p2pos.ledger.bloom import mark
 from p2pos.ledger.records import Header
+
+_MARK = mark(CONTRACT)
 
 
 class ModelBlock(NamedTuple):
@@ -93,6 +96,12 @@ class ModelChain:
         self.before_answer()
         return [log for block in self.blocks[first : min(last, self.head.number) + 1] for log in block.logs]
 
+    def logs_of_blocks(self, hashes: Sequence[bytes]) -> list[list[Mapping[str, Any]] | None]:
+        """The logs of these very blocks."""
+        self.before_answer()
+        by_hash = {block.hash: block.logs for block in self.blocks[: self.head.number + 1]}
+        return [list(by_hash[each]) if each in by_hash else None for each in hashes]
+
     def balances(self, pairs: Sequence[tuple[str, int]], *, block: int | None = None) -> list[int]:
         """What is true of holdings."""
         truth = self.head.truth if block is None else self.blocks[block].truth
@@ -100,4 +109,6 @@ class ModelChain:
 
 
 def _header(block: ModelBlock) -> Header:
-    return Header(block.number, block.hash, block.parent, START_S + BLOCK_S * block.number)
+    # as if other contracts had set bits of ours in one block of four
+    bloom = _MARK if block.logs or block.number % 4 == 0 else 0
+    return Header(block.number, block.hash, block.parent, START_S + BLOCK_S * block.number, bloom)

@@ -57,7 +57,18 @@ PURE = (
     "node/engine_text.py",
     *(
         f"ledger/{name}.py"
-        for name in ("typed_data", "intents", "calldata", "events", "fees", "records", "reverts", "abi")
+        for name in (
+            "bloom",
+            "bloom",
+            "typed_data",
+            "intents",
+            "calldata",
+            "events",
+            "fees",
+            "records",
+            "reverts",
+            "abi",
+        )
     ),
     *(f"ledger/{name}.py" for name in ("settlement", "eip712", "plain_words", "signatures", "story", "terms")),
     *(f"ledger/{name}.py" for name in ("packed", "queue_records", "batching", "lines", "transaction")),

@@ -1,7 +1,8 @@
 """Keeps an index in step with the chain: reads on from where it stopped, and undoes what was reorganised away.
 
 An end point is believed as far as it can be held against itself. Blocks that a reorganisation may still reach are read
-with every header, each linked to the one before, and each log must bear its block's hash. Older ones are read by ranges
+with every header, each linked to the one before, and each log must bear its block's hash; a block whose bloom filter has
+the contract, but that no log came of, is asked for once more by its hash. Older ones are read by ranges
 whose first block follows on what the index has, and whose last one has the same hash before and after. So an end point
 that changes its mind in between, or is two nodes of which one lags, makes a sync begin again, and never a mixture.
 """
@@ -14,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from p2pos.errors import ChainError, UnavailableError
+from p2pos.ledger.bloom import mark, may_hold
 from p2pos.ledger.index import UNDO_BLOCKS, BlockRow, Chunk, Index
 from p2pos.ledger.index_decode import Batch
 from p2pos.ledger.records import Header
@@ -68,6 +70,10 @@ class Source(Protocol):
         """The contract's logs in blocks `first … last`, as JSON-RPC has them."""
         ...
 
+    def logs_of_blocks(self, hashes: Sequence[bytes]) -> list[list[Mapping[str, Any]] | None]:
+        """The contract's logs in each of these very blocks; None for one that isn't there."""
+        ...
+
     def balances(self, pairs: Sequence[tuple[str, int]], *, block: int | None = None) -> list[int]:
         """What the contract says each (account, class) holds after a block."""
         ...
@@ -84,6 +90,7 @@ class Indexer:
         self.index = index
         self._chain = chain
         self._span = FIRST_SPAN
+        self._mark = mark(chain.contract)
 
     def sync(self, stop: threading.Event | None = None) -> int:
         """Read on to the newest block and return its number; to an earlier one where `stop` is set meanwhile.
@@ -250,11 +257,24 @@ class Indexer:
             logs = self._logs(start, last)
             if logs is not None:
                 break
+        if not old:
+            self._require_all(found, logs)
         if self._headers([last])[0].hash != found[-1].hash:
             raise _ChangedError
         batch.add(logs, start, last)
         headers |= {header.number: header for header in (found[-1:] if old else found)}
         return last + 1, found[-1].hash
+
+    def _require_all(self, headers: Sequence[Header], logs: Sequence[Mapping[str, Any]]) -> None:
+        """Raise _ChangedError where logs of a block are not among those that came of its range.
+
+        They lack where one URL leads to several nodes and the one that was asked for them lags behind the one that gave
+        the headers: it tells of as many blocks as it has, and of no fault.
+        """
+        told = {log.get("blockNumber") for log in logs if isinstance(log, Mapping)}
+        silent = [one.hash for one in headers if hex(one.number) not in told and may_hold(one.bloom, self._mark)]
+        if silent and any(self._chain.logs_of_blocks(silent)):
+            raise _ChangedError
 
     def _headers(self, numbers: Sequence[int]) -> list[Header]:
         found = [header for header in self._chain.headers(numbers) if header is not None]

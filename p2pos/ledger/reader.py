@@ -181,6 +181,12 @@ class Reader:
             raise ChainError("the chain sent logs that are none")
         return logs
 
+    def logs_of_blocks(self, hashes: Sequence[bytes]) -> list[list[Mapping[str, Any]] | None]:
+        """The contract's logs in each of these very blocks; None where the end point doesn't have the block."""
+        questions = [{"address": self.contract, "blockHash": "0x" + each.hex()} for each in hashes]
+        answers = self._rpc.batch([("eth_getLogs", (question,)) for question in questions])
+        return [None if isinstance(answer, RpcError) else answer for answer in answers]
+
     # ---- what the contract says
 
     def balances(self, pairs: Sequence[tuple[str, int]], *, block: int | None = None) -> list[int]:

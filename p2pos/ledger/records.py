@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from eth_utils.address import to_checksum_address
 
 from p2pos.errors import ChainError
+from p2pos.ledger import bloom
 from p2pos.ledger.events import Event, decode_all
 from p2pos.ledger.reverts import Revert
 from p2pos.ledger.terms import Policy
@@ -67,6 +68,8 @@ class Header(NamedTuple):
     parent: bytes
     timestamp: int
     """Seconds since the epoch."""
+    bloom: int = 0
+    """Its filter of logs (`bloom`); 0 where the chain makes none."""
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> "Header":
@@ -77,9 +80,12 @@ class Header(NamedTuple):
                 bytes.fromhex(raw["hash"][2:]),
                 bytes.fromhex(raw["parentHash"][2:]),
                 int(raw["timestamp"], 16),
+                int(raw.get("logsBloom") or "0x0", 16),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise ChainError("the chain sent a block that is none") from exc
+        if not 0 <= found.bloom < 1 << bloom.BITS:
+            raise ChainError("the chain sent a block that is none")
         if {len(found.hash), len(found.parent)} != {32} or not 0 <= found.timestamp < 1 << 63 > found.number >= 0:
             raise ChainError("the chain sent a block that is none")
         return found

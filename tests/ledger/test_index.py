@@ -195,6 +195,21 @@ def test_a_lagging_end_point(follower):
     assert follower.is_true()
 
 
+def test_logs_of_a_node_that_lags(follower):
+    """Where logs come from a node behind the one that gave the headers, it is noticed that some lack."""
+    follower.grow(40, 9)
+    real, asked = follower.chain.raw_logs, []
+
+    def behind(first, last):
+        asked.append((first, last))
+        return real(first, min(last, 30) if len(asked) < 5 else last)
+
+    follower.chain.raw_logs = behind
+    follower.sync()
+    assert len(asked) > 4
+    assert follower.is_true()
+
+
 def test_a_chain_that_changes_between_headers_and_logs(follower):
     """Logs of another chain than the headers', even where they are none, are not taken in."""
     follower.grow(3, 9)
