@@ -59,7 +59,6 @@ PURE = (
         f"ledger/{name}.py"
         for name in (
             "bloom",
-            "bloom",
             "typed_data",
             "intents",
             "calldata",

@@ -1,10 +1,10 @@
 """Keeps an index in step with the chain: reads on from where it stopped, and undoes what was reorganised away.
 
 An end point is believed as far as it can be held against itself. Blocks that a reorganisation may still reach are read
-with every header, each linked to the one before, and each log must bear its block's hash; a block whose bloom filter has
-the contract, but that no log came of, is asked for once more by its hash. Older ones are read by ranges
-whose first block follows on what the index has, and whose last one has the same hash before and after. So an end point
-that changes its mind in between, or is two nodes of which one lags, makes a sync begin again, and never a mixture.
+with every header, each linked to the one before, and each log must bear its block's hash; a block whose bloom filter
+has the contract, but that no log came of, is asked for once more by its hash. Older ones are read by ranges whose first
+block follows on what the index has, and whose last one has the same hash before and after. So an end point that changes
+its mind in between, or is two nodes of which one lags, makes a sync begin again, and never a mixture.
 """
 
 import gc
