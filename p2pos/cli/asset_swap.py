@@ -13,7 +13,7 @@ from p2pos.cli.options import json_option, print_json, with_settings
 from p2pos.cli.passphrases import fd_option
 from p2pos.cli.signing import unlock, yes_option
 from p2pos.cli.tables import print_table
-from p2pos.cli.warnings import printable
+from p2pos.cli.warnings import printable, warn
 from p2pos.config import Settings
 from p2pos.errors import UserError
 from p2pos.ledger import intents, plain_words
@@ -104,6 +104,8 @@ def accept(
     ledger = Ledger(settings)
     found = Offer.parse(read_file(file, intents.MAX_BYTES))
     same_signer(ledger, name, found.struct.second, str(file))
+    if ledger.nonces.gave(found.domain, found.struct.second, found.struct.second_nonce):
+        warn(["this offer takes a nonce that you signed with before: what that was for can't take effect any more"])
     if out is not None:
         intents.check_offer(found, ledger.domain, now_s=time.time(), contract_wallets={found.struct.first})
         with out_file(out) as write:

@@ -30,7 +30,7 @@ class NonceBook:
         Raises UserError where the book can't be read.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._directory / f"{domain.chain_id}-{domain.contract}-{owner}.json"
+        path = self._path(domain, owner)
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             nonce = _read(file.read(), path)
@@ -40,6 +40,21 @@ class NonceBook:
             file.flush()
             os.fsync(file.fileno())
         return nonce
+
+    def gave(self, domain: Domain, owner: Address, nonce: int) -> bool:
+        """Whether this home has signed with a nonce, as far as it knows: of the word in use and no earlier one.
+
+        Raises UserError where the book can't be read.
+        """
+        path = self._path(domain, owner)
+        try:
+            following = _read(path.read_text(encoding="ascii"), path)
+        except FileNotFoundError:
+            return False
+        return following - following % WORD <= nonce < following
+
+    def _path(self, domain: Domain, owner: Address) -> Path:
+        return self._directory / f"{domain.chain_id}-{domain.contract}-{owner}.json"
 
 
 def random_nonce() -> int:

@@ -49,3 +49,13 @@ def test_a_book_cut_off_or_damaged(tmp_path):
     path.write_text("{")
     with pytest.raises(UserError, match="is damaged"):
         book.take(DOMAIN, ALICE.address)
+
+
+def test_what_was_signed_with_is_known(tmp_path):
+    """A nonce that was taken is known to have been; the next one, and those of others, are not."""
+    book = NonceBook(tmp_path)
+    assert not book.gave(DOMAIN, ALICE.address, 5)
+    taken = book.take(DOMAIN, ALICE.address)
+    assert book.gave(DOMAIN, ALICE.address, taken)
+    assert not book.gave(DOMAIN, ALICE.address, taken + 1)
+    assert not book.gave(DOMAIN, BOB.address, taken)
